@@ -1,0 +1,175 @@
+"""The characters a model can name, in the one order that counts.
+
+Labels are positions in code-point order, the order of the tutorial's numbered folders (一 = 0 … 龟 = 3754). Other
+projects number in GB2312 order, so the characters themselves travel inside every pack, checkpoint and export, and two
+artefacts meet only after `require_same`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickletools
+from collections.abc import Iterable
+from pathlib import Path
+
+from hcr.errors import DataError
+from hcr.files import write_json
+
+
+class Charset:
+    """Characters in code-point order; the position is the label.
+
+    Raises: DataError for an entry that is not one code point, or for no entry at all.
+    """
+
+    def __init__(self, characters: Iterable[str]) -> None:
+        entries = list(characters)
+        for entry in entries:
+            if len(entry) != 1:
+                raise DataError(f"charset: {entry!r} is not one character")
+        if not entries:
+            raise DataError("charset: no characters")
+        self.characters = "".join(sorted(set(entries)))
+        self._labels = {char: label for label, char in enumerate(self.characters)}
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    def __getitem__(self, label: int) -> str:
+        return self.characters[label]
+
+    def __contains__(self, char: object) -> bool:
+        return char in self._labels
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Charset) and self.characters == other.characters
+
+    def __hash__(self) -> int:
+        return hash(self.characters)
+
+    def label(self, char: str) -> int:
+        """Give the label of `char`. Raises: DataError where it is not one of these characters."""
+        try:
+            return self._labels[char]
+        except KeyError:
+            raise DataError(f"charset: {char!r} (U+{ord(char):04X}) is not among its {len(self)} characters") from None
+
+    @property
+    def digest(self) -> str:
+        """The first 16 hex digits of the SHA-256 of the characters in order, as UTF-8."""
+        return hashlib.sha256(self.characters.encode()).hexdigest()[:16]
+
+    def require_same(self, other: Charset, mine: str, others: str) -> None:
+        """Refuse two artefacts, named `mine` and `others`, whose labels mean different characters.
+
+        Raises: DataError with both counts and digests, and the first label at which they differ.
+        """
+        if self == other:
+            return
+        common = min(len(self), len(other))
+        first = next((i for i in range(common) if self[i] != other[i]), common)
+        here, there = (repr(c[first]) if first < len(c) else "nothing" for c in (self, other))
+        raise DataError(
+            f"{mine} has another charset ({len(self)} characters, {self.digest}) than {others} "
+            f"({len(other)}, {other.digest}): label {first} is {here} against {there}"
+        )
+
+    @classmethod
+    def level1(cls) -> Charset:
+        """GB2312 level 1: the 3,755 characters at bytes B0A1 to D7F9."""
+        return cls(_gb2312_rows(0xB0, 0xD7))
+
+    @classmethod
+    def gb2312(cls) -> Charset:
+        """All 6,763 characters of GB2312, levels 1 and 2: bytes B0A1 to F7FE."""
+        return cls(_gb2312_rows(0xB0, 0xF7))
+
+    @classmethod
+    def named(cls, name: str) -> Charset:
+        """The charset called "level1" or "gb2312", or the one in the file `name` (see `read`)."""
+        if name == "level1":
+            return cls.level1()
+        return cls.gb2312() if name == "gb2312" else cls.read(Path(name))
+
+    @classmethod
+    def read(cls, path: Path) -> Charset:
+        """Read characters from JSON (`{"characters": "一丁…"}`, or a list of them), from UTF-8 text of one a line, or from
+        the tutorial's `char_dict`, which is parsed without being unpickled.
+
+        The order in a text or JSON file does not matter; labels are always in code-point order.
+        Raises: DataError naming the file, and the line where one is wrong.
+        """
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path}: cannot read a charset ({error.strerror})") from None
+        if raw.startswith(b"(d"):
+            return cls(_read_char_dict(path, raw))
+        try:
+            text = raw.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: byte {error.start} is not UTF-8; save the charset as UTF-8 text or JSON") from None
+        if text.lstrip()[:1] in ("{", "["):
+            return cls(_read_json(path, text))
+        lines = [line.strip() for line in text.splitlines()]
+        for number, line in enumerate(lines, 1):
+            if len(line) > 1:
+                raise DataError(f"{path}: line {number} has {len(line)} characters, expected one a line")
+        return cls(_some(path, [line for line in lines if line]))
+
+    def write(self, path: Path) -> None:
+        """Write as JSON, or as text of one character a line where the name ends in .txt."""
+        if path.suffix == ".txt":
+            path.write_text("\n".join(self.characters) + "\n", "utf-8", newline="\n")
+        else:
+            write_json(path, {"characters": self.characters, "count": len(self), "digest": self.digest})
+
+
+def _gb2312_rows(first: int, last: int) -> list[str]:
+    """Characters of rows `first`..`last`; the row D7 ends early, at D7F9, so five codes decode to nothing."""
+    codes = (bytes((high, low)) for high in range(first, last + 1) for low in range(0xA1, 0xFF))
+    return [char for char in (code.decode("gb2312", "ignore") for code in codes) if char]
+
+
+def _some(path: Path, characters: list[str]) -> list[str]:
+    if not characters:
+        raise DataError(f"{path}: holds no characters")
+    return characters
+
+
+def _read_json(path: Path, text: str) -> list[str]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error})") from None
+    found = value.get("characters") if isinstance(value, dict) else value
+    if not isinstance(found, str | list) or not all(isinstance(char, str) and len(char) == 1 for char in found):
+        raise DataError(f'{path}: expected {{"characters": "一丁…"}} or a list of single characters')
+    return _some(path, list(found))
+
+
+# The tutorial's char_dict is a protocol-0 pickle of {character: index}. These opcodes can only build that; anything
+# else (GLOBAL, REDUCE, …) could run code, so it is refused before it has any effect.
+_CHAR_DICT_OPCODES = {"MARK", "DICT", "PUT", "UNICODE", "INT", "SETITEM", "STOP"}
+
+
+def _read_char_dict(path: Path, raw: bytes) -> list[str]:
+    found: dict[int, str] = {}
+    char: str | None = None
+    try:
+        for opcode, value, position in pickletools.genops(raw):
+            if opcode.name not in _CHAR_DICT_OPCODES:
+                raise DataError(f"{path}: byte {position} is the pickle opcode {opcode.name}, which a char_dict never has")
+            if opcode.name == "UNICODE":
+                # A checkout with CRLF line ends turns every key into "怀\r".
+                char = str(value).rstrip("\r")
+            elif opcode.name == "INT" and char is not None:
+                found[int(str(value))] = char
+                char = None
+    except ValueError as error:
+        raise DataError(f"{path}: not a readable char_dict ({error})") from None
+    characters = [found[index] for index in sorted(found)]
+    if sorted(found) != list(range(len(found))) or characters != sorted(characters):
+        raise DataError(f"{path}: its indices are not 0, 1, 2 … in code-point order, so its labels would change meaning")
+    return _some(path, characters)
