@@ -26,7 +26,7 @@ class Charset:
     def __init__(self, characters: Iterable[str]) -> None:
         entries = list(characters)
         for entry in entries:
-            if len(entry) != 1:
+            if not _is_character(entry):
                 raise DataError(f"charset: {entry!r} is not one character")
         if not entries:
             raise DataError("charset: no characters")
@@ -94,29 +94,36 @@ class Charset:
 
     @classmethod
     def read(cls, path: Path) -> Charset:
-        """Read characters from JSON (`{"characters": "一丁…"}`, or a list of them), from UTF-8 text of one a line, or from
-        the tutorial's `char_dict`, which is parsed without being unpickled.
-
-        The order in a text or JSON file does not matter; labels are always in code-point order.
-        Raises: DataError naming the file, and the line where one is wrong.
-        """
+        """Read a file that `parse` can read. Raises: DataError naming the file, and the line where one is wrong."""
         try:
             raw = path.read_bytes()
         except OSError as error:
             raise DataError(f"{path}: cannot read a charset ({error.strerror})") from None
+        return cls.parse(raw, str(path))
+
+    @classmethod
+    def parse(cls, raw: bytes, name: str) -> Charset:
+        """Read characters from JSON (`{"characters": "一丁…"}`, or a list), from UTF-8 text of one a line, or from the
+        tutorial's `char_dict`, which is parsed without being unpickled.
+
+        The order in a text or JSON file does not matter; labels are always in code-point order.
+        Raises: DataError naming the file as `name`, and the line where one is wrong.
+        """
         if raw.startswith(b"(d"):
-            return cls(_read_char_dict(path, raw))
+            return cls(_read_char_dict(name, raw))
         try:
             text = raw.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise DataError(f"{path}: byte {error.start} is not UTF-8; save the charset as UTF-8 text or JSON") from None
+            raise DataError(
+                f"{name}: byte {error.start} is not UTF-8; save the charset as UTF-8 text or JSON"
+            ) from None
         if text.lstrip()[:1] in ("{", "["):
-            return cls(_read_json(path, text))
+            return cls(_read_json(name, text))
         lines = [line.strip() for line in text.splitlines()]
         for number, line in enumerate(lines, 1):
             if len(line) > 1:
-                raise DataError(f"{path}: line {number} has {len(line)} characters, expected one a line")
-        return cls(_some(path, [line for line in lines if line]))
+                raise DataError(f"{name}: line {number} has {len(line)} characters, expected one a line")
+        return cls(_some(name, [line for line in lines if line]))
 
     def write(self, path: Path) -> None:
         """Write as JSON, or as text of one character a line where the name ends in .txt."""
@@ -132,21 +139,29 @@ def _gb2312_rows(first: int, last: int) -> list[str]:
     return [char for char in (code.decode("gb2312", "ignore") for code in codes) if char]
 
 
-def _some(path: Path, characters: list[str]) -> list[str]:
+def _is_character(entry: str) -> bool:
+    """One code point, and no half of a surrogate pair: that could not be written as UTF-8."""
+    return len(entry) == 1 and not "\ud800" <= entry <= "\udfff"
+
+
+def _some(name: str, characters: list[str]) -> list[str]:
     if not characters:
-        raise DataError(f"{path}: holds no characters")
+        raise DataError(f"{name}: holds no characters")
+    for char in characters:
+        if not _is_character(char):
+            raise DataError(f"{name}: {char!r} is not one character")
     return characters
 
 
-def _read_json(path: Path, text: str) -> list[str]:
+def _read_json(name: str, text: str) -> list[str]:
     try:
         value = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{name}: not JSON ({error})") from None
     found = value.get("characters") if isinstance(value, dict) else value
-    if not isinstance(found, str | list) or not all(isinstance(char, str) and len(char) == 1 for char in found):
-        raise DataError(f'{path}: expected {{"characters": "一丁…"}} or a list of single characters')
-    return _some(path, list(found))
+    if not isinstance(found, str | list) or not all(isinstance(char, str) for char in found):
+        raise DataError(f'{name}: expected {{"characters": "一丁…"}} or a list of single characters')
+    return _some(name, list(found))
 
 
 # The tutorial's char_dict is a protocol-0 pickle of {character: index}. These opcodes can only build that; anything
@@ -154,13 +169,15 @@ def _read_json(path: Path, text: str) -> list[str]:
 _CHAR_DICT_OPCODES = {"MARK", "DICT", "PUT", "UNICODE", "INT", "SETITEM", "STOP"}
 
 
-def _read_char_dict(path: Path, raw: bytes) -> list[str]:
+def _read_char_dict(name: str, raw: bytes) -> list[str]:
     found: dict[int, str] = {}
     char: str | None = None
     try:
         for opcode, value, position in pickletools.genops(raw):
             if opcode.name not in _CHAR_DICT_OPCODES:
-                raise DataError(f"{path}: byte {position} is the pickle opcode {opcode.name}, which a char_dict never has")
+                raise DataError(
+                    f"{name}: byte {position} is the pickle opcode {opcode.name}, which a char_dict never has"
+                )
             if opcode.name == "UNICODE":
                 # A checkout with CRLF line ends turns every key into "怀\r".
                 char = str(value).rstrip("\r")
@@ -168,8 +185,10 @@ def _read_char_dict(path: Path, raw: bytes) -> list[str]:
                 found[int(str(value))] = char
                 char = None
     except ValueError as error:
-        raise DataError(f"{path}: not a readable char_dict ({error})") from None
+        raise DataError(f"{name}: not a readable char_dict ({error})") from None
     characters = [found[index] for index in sorted(found)]
-    if sorted(found) != list(range(len(found))) or characters != sorted(characters):
-        raise DataError(f"{path}: its indices are not 0, 1, 2 … in code-point order, so its labels would change meaning")
-    return _some(path, characters)
+    if sorted(found) != list(range(len(found))) or characters != sorted(set(characters)):
+        raise DataError(
+            f"{name}: its indices are not 0, 1, 2 … in code-point order, so its labels would change meaning"
+        )
+    return _some(name, characters)

@@ -1,0 +1,131 @@
+"""What every command shares: one-line errors with exit codes, progress bars, the device."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hcr.errors import HcrError, UsageError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+# A log file gets a line this often; a terminal gets a bar.
+LINE_SECONDS = 30.0
+
+
+class Command(click.Command):
+    """A command that ends an HcrError with one line and its exit code; `--debug` shows the traceback instead."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(
+            click.Option(["--debug"], is_flag=True, expose_value=False, callback=_keep_debug, help="Show tracebacks.")
+        )
+
+    def invoke(self, ctx: click.Context) -> Any:
+        utf8_streams()
+        try:
+            return super().invoke(ctx)
+        except (HcrError, OSError) as error:
+            if ctx.meta.get("debug"):
+                raise
+            if isinstance(error, OSError):
+                error = HcrError(f"{error.filename or 'input/output'}: {error.strerror or error}")
+            show_error(error)
+            ctx.exit(error.exit_code)
+
+
+def _keep_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    ctx.meta["debug"] = value
+
+
+def show_error(error: HcrError) -> None:
+    """Show an error as its one line on stderr."""
+    click.echo(f"error: {' '.join(str(error).split())}", err=True)
+
+
+def utf8_streams() -> None:
+    """Write UTF-8 whatever the locale is: characters are the point of every output."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8")
+
+
+class Meter:
+    """A `Progress` on stderr: a bar in a terminal, else a line every 30 seconds; nothing for work under a second.
+
+    start: what was done before, which does not count into the speed. about: a few words shown behind the speed.
+    """
+
+    def __init__(self, label: str, unit: str) -> None:
+        self.label, self.unit, self.about = label, unit, ""
+        self.start = self.done = 0
+        self._bar: tqdm | None = None
+        self._began = self._shown = time.monotonic()
+
+    def __call__(self, count: int, total: int | None) -> None:
+        from tqdm import tqdm
+
+        self.done = max(self.done, self.start) + count
+        if sys.stderr.isatty():
+            if self._bar is None:
+                self._bar = tqdm(
+                    desc=self.label, total=total, initial=self.start, unit=self.unit, unit_scale=True, delay=1,
+                    dynamic_ncols=True, leave=False,
+                )  # fmt: skip
+            self._bar.set_postfix_str(self.about, refresh=False)
+            self._bar.update(count)
+        elif time.monotonic() - self._shown >= LINE_SECONDS:
+            self._shown = time.monotonic()
+            meter = tqdm.format_meter(
+                self.done, total, self._shown - self._began, prefix=self.label, unit=self.unit, unit_scale=True,
+                initial=self.start, postfix=self.about, bar_format="{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} "
+                "[{elapsed}<{remaining}, {rate_fmt}{postfix}]" if total else None,
+            )  # fmt: skip
+            click.echo(meter, err=True)
+
+    def close(self) -> None:
+        """Take the bar off the screen; the next call starts a new one."""
+        if self._bar is not None:
+            self._bar.close()
+        self._bar, self.start, self.done = None, 0, 0
+        self._began = self._shown = time.monotonic()
+
+
+@contextmanager
+def meter(label: str, unit: str) -> Iterator[Meter]:
+    """Show the progress of what runs inside, in `unit`s."""
+    shown = Meter(label, unit)
+    try:
+        yield shown
+    finally:
+        shown.close()
+
+
+def note(message: str) -> None:
+    """Show a line on stderr without disturbing a bar."""
+    from tqdm import tqdm
+
+    tqdm.write(message, file=sys.stderr)
+
+
+def choose_device(wanted: str) -> str:
+    """Turn "auto", "cpu" or "cuda" into the device to use. Raises: UsageError for "cuda" where there is none."""
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: this machine has no CUDA device that torch can use; use --device cpu")
+    return wanted
+
+
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
+)

@@ -1,0 +1,168 @@
+"""hcr-data: draw a corpus, pack one, look into a pack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hcr.cli.common import Command, meter, note
+
+CHARSETS = "level1, gb2312, all, or a FILE of characters"
+
+
+class _Group(click.Group):
+    command_class = Command
+
+
+@click.group(cls=_Group)
+def main() -> None:
+    """Turn handwriting into packs: LMDB files of square grey pictures with integer labels."""
+
+
+@main.command()
+@click.option("--characters", default="level1", show_default=True, help="N, level1, gb2312, or a FILE of characters.")
+@click.option(
+    "--writers", type=click.IntRange(1), default=40, show_default=True, help="One file each; a fifth is test."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Other seeds are other writers.")
+@click.option("--out", type=click.Path(path_type=Path), default="data/raw/drawn", show_default=True, help="The folder.")
+def draw(characters: str, writers: int, seed: int, out: Path) -> None:
+    """Draw handwriting from stroke data, as GNT files.
+
+    N characters are taken evenly from all over level 1. What an earlier run has finished is kept.
+
+    \b
+    hcr-data draw --characters 200 --writers 20 --out data/raw/small
+    """
+    from hcr.charset import Charset
+    from hcr.corpus.drawn import draw_corpus, spread
+
+    charset = spread(Charset.level1(), int(characters)) if characters.isdecimal() else Charset.named(characters)
+    with meter("draw", " pictures") as progress:
+        drawn = draw_corpus(out, charset, writers=writers, seed=seed, progress=progress)
+    click.echo(
+        f"{out}: {drawn.characters:,} characters by {drawn.train_writers} training and {drawn.test_writers} test writers, "
+        + (f"{drawn.drawn_files} files drawn now" if drawn.drawn_files else "all drawn before")
+    )
+
+
+@main.command()
+@click.argument("source", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--size", type=int, default=64, show_default=True, help="Pixels a side.")
+@click.option("--out", type=click.Path(path_type=Path), help="The pack.  [default: data/packed/<corpus>-<size>]")
+@click.option("--charset", default="level1", show_default=True, help=f"Characters to keep: {CHARSETS}.")
+@click.option("--val", type=float, default=0.1, show_default=True, help="Share of training writers that validate.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Which writers validate.")
+@click.option("--skip-damaged", is_flag=True, help="Leave damaged records out, counted, instead of stopping.")
+def pack(
+    source: tuple[Path, ...], size: int, out: Path | None, charset: str, val: float, seed: int, skip_damaged: bool
+) -> None:
+    """Pack GNT files, class folders of pictures, or zips of either.
+
+    SOURCE is a file or folder, or several; without it, CASIA where it lies in data/raw, else the drawn corpus. The pack's
+    charset is what occurs of --charset; a FILE is taken whole.
+
+    \b
+    hcr-data pack --size 64
+    hcr-data pack data/raw/HWDB1.1 data/raw/competition-gnt.zip --size 96
+    """
+    from hcr.charset import Charset
+    from hcr.corpus.find import default_sources, find_corpus
+    from hcr.layout import PACKED, RAW
+    from hcr.pack.packer import PackConfig
+    from hcr.pack.packer import pack as pack_corpus
+
+    allowed = None if charset == "all" else Charset.named(charset)
+    named = charset in ("level1", "gb2312", "all")
+    config = PackConfig(size, allowed, not named, val, seed, skip_damaged)
+    sources = list(source) or default_sources(RAW)
+    corpus = find_corpus(sources, allowed=allowed, numbering=allowed or Charset.level1())
+    note(f"{', '.join(map(str, sources))}: {corpus.layout}")
+    with meter("pack", "B") as progress:
+        summary = pack_corpus(corpus, out or PACKED / f"{corpus.name}-{size}", config, progress)
+    counts = " + ".join(f"{count:,} {split}" for split, count in summary.counts.items())
+    if summary.already_there:
+        click.echo(f"{summary.path}: already packed from these sources: ", nl=False)
+    else:
+        click.echo(f"{summary.path}: ", nl=False)
+    click.echo(f"{len(summary.charset):,} characters, {counts} samples of {size} px")
+    left_out = ", ".join(f"{count:,} {reason}" for reason, count in summary.left_out.items())
+    click.echo(f"left out: {left_out or 'nothing'}")
+    for message in summary.damaged:
+        note(f"damaged: {message}")
+
+
+@main.command()
+@click.argument("pack", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="The splits' whole meta, as JSON.")
+def info(pack: Path, as_json: bool) -> None:
+    """Say what a pack holds."""
+    import json
+
+    from hcr.pack.inspect import info as look
+
+    found = look(pack)
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False, indent=1))
+        return
+    for split, facts in found.items():
+        click.echo(_line(pack, split, facts))
+    meta = next(iter(found.values()))["meta"]
+    characters = meta["characters"]
+    shown = characters if len(characters) <= 80 else f"{characters[:40]} … {characters[-40:]}"
+    click.echo(f"characters: {len(characters):,}, digest {meta['charset_digest']}: {shown}")
+    click.echo(f"validation: {meta['validation']}")
+    left_out = ", ".join(f"{count:,} {reason}" for reason, count in meta["left_out"].items())
+    click.echo(f"left out: {left_out or 'nothing'}")
+
+
+def _line(pack: Path, split: str, facts: dict[str, Any]) -> str:
+    return (
+        f"{pack}/{split}.lmdb: {facts['samples']:,} samples of {facts['meta']['size']} px, "
+        f"{facts['occurring']:,} of {facts['characters']:,} characters, {facts['writers']:,} writers, "
+        f"{facts['bytes']:,} bytes, digest {facts['meta']['digest']}"
+    )
+
+
+@main.command()
+@click.argument("pack", type=click.Path(path_type=Path))
+def verify(pack: Path) -> None:
+    """Check every checksum, size, label and count of a pack (exit code 3 where one is wrong)."""
+    from hcr.errors import DataError
+    from hcr.layout import splits_of
+    from hcr.pack.inspect import verify as check
+
+    with meter("verify", " blocks") as progress:
+        problems = check(pack, progress)
+    for problem in problems:
+        note(problem)
+    if problems:
+        raise DataError(f"{pack}: {len(problems)} problems; make it again with hcr-data pack")
+    click.echo(f"{pack}: {', '.join(splits_of(pack))} are whole")
+
+
+@main.command()
+@click.argument("pack", type=click.Path(path_type=Path))
+@click.option("--split", default="train", show_default=True, help="train, val or test.")
+@click.option("--char", help="Only this character.")
+@click.option("--writer", help="Only this writer.")
+@click.option("--count", type=click.IntRange(1, 4096), default=256, show_default=True, help="Pictures at most.")
+@click.option("--out", type=click.Path(path_type=Path), default="sheet.png", show_default=True, help="The PNG.")
+def show(pack: Path, split: str, char: str | None, writer: str | None, count: int, out: Path) -> None:
+    """Write a contact sheet of a pack's pictures.
+
+    \b
+    hcr-data show data/packed/drawn-64 --char 永
+    hcr-data show data/packed/drawn-64 --split test --writer 0040
+    """
+    from PIL import Image
+
+    from hcr.files import atomic_write
+    from hcr.pack.inspect import contact_sheet
+
+    sheet = contact_sheet(pack, split, char=char, writer=writer, count=count)
+    with atomic_write(out) as file:
+        Image.fromarray(sheet).save(file, "PNG")
+    click.echo(f"{out}: {sheet.shape[1]} × {sheet.shape[0]} pixels")

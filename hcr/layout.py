@@ -1,0 +1,97 @@
+"""Where things lie, and which one is meant when none is named.
+
+Everything is relative to the current folder: `data/packed/<corpus>-<size>` and `artifacts/<run>`. A default is the only
+candidate or it is an error that lists the candidates; guessing between two packs would train on the wrong one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from hcr.errors import DataError, UsageError
+from hcr.files import read_json
+
+RAW = Path("data/raw")
+PACKED = Path("data/packed")
+ARTIFACTS = Path("artifacts")
+
+
+def find_pack(given: Path | None) -> Path:
+    """Give the pack folder `given`, or the only one in data/packed.
+
+    Raises: DataError where there is none, UsageError where there are several.
+    """
+    if given is not None:
+        if not splits_of(given):
+            raise DataError(
+                f"{given}: no pack here (expected train.lmdb, val.lmdb or test.lmdb); make one with hcr-data pack"
+            )
+        return given
+    packs = [folder for folder in _folders(PACKED) if splits_of(folder)]
+    if not packs:
+        raise DataError(
+            f"{PACKED}: no pack here; run `make dataset`, or `hcr-data pack SOURCE`, or name one with --data"
+        )
+    return _only(packs, "packs", "--data")
+
+
+def splits_of(pack: Path) -> list[str]:
+    """Name the splits that a pack folder has, in the order train, val, test."""
+    return [split for split in ("train", "val", "test") if (pack / f"{split}.lmdb").is_file()]
+
+
+def find_run(name: str | None) -> Path:
+    """Give the folder of the run `name`, or of the only run that has checkpoints.
+
+    Where there are several, runs on a pack outside data/packed (the demo's) step aside.
+    Raises: DataError where there is none, UsageError where there are several.
+    """
+    runs = [folder for folder in _folders(ARTIFACTS) if checkpoints(folder)]
+    if name is not None:
+        folder = ARTIFACTS / name
+        if folder not in runs:
+            listed = ", ".join(run.name for run in runs) or "none"
+            raise DataError(
+                f"{folder}: no checkpoint here; train one with `hcr-train --run {name}` (runs with one: {listed})"
+            )
+        return folder
+    if not runs:
+        raise DataError(f"{ARTIFACTS}: no run with a checkpoint; train one with hcr-train")
+    if len(runs) > 1:
+        packed = PACKED.resolve()
+        runs = [run for run in runs if (pack := pack_of(run)) and pack.resolve().parent == packed] or runs
+    return _only(runs, "runs", "--run")
+
+
+def pack_of(run: Path) -> Path | None:
+    """Give the pack that a run was trained on, by its run.json; None where it has none yet."""
+    record = run / "run.json"
+    return Path(read_json(record)["pack"]["path"]) if record.is_file() else None
+
+
+def find_checkpoint(run: str | None) -> Path:
+    """Give the checkpoint that a run is judged by: its best one, else its newest.
+
+    Raises: DataError or UsageError as `find_run` does.
+    """
+    folder = find_run(run)
+    best = folder / "checkpoints" / "best.pt"
+    return best if best.is_file() else checkpoints(folder)[0]
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """List a run's step checkpoints, the newest (highest step) first; whether they are valid is not looked at."""
+    return sorted((run / "checkpoints").glob("step-*.pt"), reverse=True)
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(entry for entry in parent.iterdir() if entry.is_dir()) if parent.is_dir() else []
+
+
+def _only(found: Iterable[Path], kind: str, flag: str) -> Path:
+    paths = list(found)
+    if len(paths) > 1:
+        names = [str(path) if flag == "--data" else path.name for path in paths]
+        raise UsageError(f"several {kind}: {', '.join(names)}; choose one with {flag}")
+    return paths[0]

@@ -1,0 +1,284 @@
+"""The pack's format: one LMDB file a split, blocks of uncompressed grey pictures, each block with its checksum.
+
+A block of 256 pictures costs 17 bytes a picture more than its pixels, where a picture a value costs a second page; and
+LMDB itself has no checksums, so a CRC32 ends every block. The price is that nothing can be changed in place.
+
+Keys (integers little-endian; docs/formats.md says more):
+    meta              JSON, written last: without it there is no pack
+    labels, writers   uint16[N]
+    block/00000000 …  uint8[n, S, S] with n = 256 but in the last block, then uint32 CRC32 of those bytes
+    origin/00000000 … UTF-8, a line a picture: "file:offset"
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+
+from hcr.charset import Charset
+from hcr.errors import DataError
+from hcr.files import sync_folder
+from hcr.glyph import PREPROCESSING
+
+FORMAT = "hcr-pack"
+VERSION = 1
+BLOCK = 256
+_MAP_STEP = 1 << 28
+
+
+class PackWriter:
+    """Write one split, block by block, under a temporary name; `finish` gives it its own.
+
+    Memory: one block of pictures, and 4 bytes a sample for labels and writers.
+    Raises: DataError where the file cannot be written.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path, self.size = path, size
+        self.temporary = path.with_name(f".{path.name}.tmp")
+        for left_behind in (self.temporary, Path(f"{self.temporary}-lock")):
+            left_behind.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._env = lmdb.open(str(self.temporary), subdir=False, map_size=_MAP_STEP, metasync=False, sync=False)
+        self._pictures: list[np.ndarray] = []
+        self._origins: list[str] = []
+        self._blocks = 0
+        self._digest = hashlib.sha256()
+        self.count = 0
+
+    def add(self, picture: np.ndarray, origin: str) -> None:
+        """Append a picture uint8[S, S] and where it came from; labels follow in `finish`."""
+        self._pictures.append(picture)
+        self._origins.append(origin)
+        self.count += 1
+        if len(self._pictures) == BLOCK:
+            self._flush()
+
+    def _flush(self) -> None:
+        pixels = np.stack(self._pictures).tobytes()
+        checksum = zlib.crc32(pixels).to_bytes(4, "little")
+        self._digest.update(pixels)
+        self._put(
+            {
+                _block_key(self._blocks): pixels + checksum,
+                _origin_key(self._blocks): "\n".join(self._origins).encode(),
+            }
+        )
+        self._blocks += 1
+        self._pictures, self._origins = [], []
+
+    def _put(self, values: dict[bytes, bytes]) -> None:
+        while True:
+            try:
+                with self._env.begin(write=True) as transaction:
+                    for key, value in values.items():
+                        transaction.put(key, value)
+                return
+            except lmdb.MapFullError:
+                self._env.set_mapsize(self._env.info()["map_size"] * 2)
+            except lmdb.Error as error:
+                # LMDB reports a full disk as an input/output error.
+                raise DataError(f"{self.temporary}: cannot write ({error}); is the disk full?") from None
+
+    def finish(self, labels: np.ndarray, writers: np.ndarray, meta: dict[str, Any]) -> None:
+        """Write what is left, `labels` and `writers` uint16[N] and, last, `meta`; then rename the file into place."""
+        if self._pictures:
+            self._flush()
+        arrays = labels.astype("<u2").tobytes(), writers.astype("<u2").tobytes()
+        self._digest.update(arrays[0] + arrays[1] + meta["characters"].encode())
+        self._put({b"labels": arrays[0], b"writers": arrays[1]})
+        head = {
+            "format": FORMAT,
+            "version": VERSION,
+            "size": self.size,
+            "count": self.count,
+            "block": BLOCK,
+            "digest": self._digest.hexdigest()[:16],
+            "preprocessing": PREPROCESSING,
+        }
+        self._put({b"meta": json.dumps(head | meta, ensure_ascii=False).encode()})
+        self._env.sync(True)
+        self._env.close()
+        os.replace(self.temporary, self.path)
+        Path(f"{self.temporary}-lock").unlink(missing_ok=True)
+        sync_folder(self.path.parent)
+
+    def abandon(self) -> None:
+        """Close and remove what was written so far."""
+        self._env.close()
+        for left_behind in (self.temporary, Path(f"{self.temporary}-lock")):
+            left_behind.unlink(missing_ok=True)
+
+
+class PackReader:
+    """Read one split. Open it where it is used: an LMDB environment must not cross a fork (see `open_pack`).
+
+    labels, writers: uint16[N]; meta: the JSON object; charset: the characters that labels stand for.
+    Raises: DataError where the file is missing, no pack, cut short, or of a newer version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.is_file():
+            raise DataError(f"{path}: no such pack; make it with hcr-data pack")
+        try:
+            self._env = lmdb.open(
+                str(path), subdir=False, readonly=True, lock=False, readahead=False, meminit=False, max_spare_txns=4
+            )
+        except lmdb.Error as error:
+            raise DataError(f"{path}: not a pack ({error}); make it again with hcr-data pack") from None
+        try:
+            self._check_length()
+            self._transaction = self._env.begin(buffers=True)
+            self._read_arrays()
+        except BaseException:
+            self._env.close()
+            raise
+
+    def _check_length(self) -> None:
+        # Reading a page beyond the end of the file would kill the process with SIGBUS.
+        expected = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        found = self.path.stat().st_size
+        if found < expected:
+            raise DataError(
+                f"{self.path}: cut short: {found} bytes, expected {expected}; make it again with hcr-data pack"
+            )
+
+    def _read_arrays(self) -> None:
+        self.meta: dict[str, Any] = self._read_meta()
+        self.size, self.block_size = int(self.meta["size"]), int(self.meta["block"])
+        self.charset = Charset(self.meta["characters"])
+        self.labels = self._array(b"labels")
+        self.writers = self._array(b"writers")
+        self.digest: str = self.meta["digest"]
+        self._blocks: list[np.ndarray | None] = [None] * -(-len(self) // self.block_size)
+
+    def _read_meta(self) -> dict[str, Any]:
+        again = "make it again with hcr-data pack"
+        raw = self._get(b"meta")
+        try:
+            meta: dict[str, Any] = json.loads(bytes(raw)) if raw is not None else {}
+        except ValueError as error:
+            raise DataError(f"{self.path}: key meta is damaged ({error}); {again}") from None
+        if meta.get("format") != FORMAT:
+            raise DataError(f"{self.path}: key meta: expected format {FORMAT!r}, found {meta.get('format')!r}; {again}")
+        if meta["version"] != VERSION:
+            raise DataError(f"{self.path}: pack version {meta['version']}, expected {VERSION}; {again}")
+        if meta["preprocessing"] != PREPROCESSING:
+            raise DataError(
+                f"{self.path}: pictures prepared by {meta['preprocessing']}, this program prepares by {PREPROCESSING}; {again}"
+            )
+        return meta
+
+    def _get(self, key: bytes) -> memoryview | None:
+        try:
+            value: memoryview | None = self._transaction.get(key)
+        except lmdb.Error as error:
+            raise DataError(
+                f"{self.path}: key {key.decode()}: not readable ({error}); hcr-data verify says more"
+            ) from None
+        return value
+
+    def _array(self, key: bytes) -> np.ndarray:
+        raw = self._get(key)
+        found, expected = 0 if raw is None else len(raw), 2 * self.meta["count"]
+        if raw is None or found != expected:
+            raise DataError(f"{self.path}: key {key.decode()}: {found} bytes, expected {expected}; make the pack again")
+        return np.frombuffer(bytes(raw), "<u2")
+
+    def __len__(self) -> int:
+        return int(self.meta["count"])
+
+    def block(self, number: int) -> np.ndarray:
+        """Give block `number` as a read-only view uint8[n, S, S], checked against its CRC32 the first time.
+
+        Raises: DataError naming the block, for a wrong checksum or length.
+        """
+        known = self._blocks[number]
+        if known is not None:
+            return known
+        key = _block_key(number)
+        count = min(self.block_size, len(self) - number * self.block_size)
+        expected = count * self.size * self.size
+        raw = self._get(key)
+        if raw is None or len(raw) != expected + 4:
+            found = "nothing" if raw is None else f"{len(raw)} bytes"
+            raise DataError(
+                f"{self.path}: key {key.decode()}: {found}, expected {expected + 4} bytes; make the pack again"
+            )
+        found_checksum, checksum = zlib.crc32(raw[:expected]), int.from_bytes(raw[expected:], "little")
+        if found_checksum != checksum:
+            raise DataError(
+                f"{self.path}: key {key.decode()}: CRC32 {found_checksum:08x}, expected {checksum:08x}: damaged; make the pack again"
+            )
+        view = np.frombuffer(raw, np.uint8, expected).reshape(count, self.size, self.size)
+        self._blocks[number] = view
+        return view
+
+    def pictures(self, indices: np.ndarray, out: np.ndarray) -> None:
+        """Copy the pictures at `indices` int64[B] into `out` uint8[B, S, S], in their order."""
+        numbers, places = np.divmod(indices, self.block_size)
+        for slot, (number, place) in enumerate(zip(numbers.tolist(), places.tolist(), strict=True)):
+            out[slot] = self.block(number)[place]
+
+    def origins(self, indices: Sequence[int]) -> list[str]:
+        """Give "file:offset" of each sample. Raises: DataError where that block of origins is damaged."""
+        lines: dict[int, list[str]] = {}
+        for number in {index // self.block_size for index in indices}:
+            raw = self._get(_origin_key(number))
+            lines[number] = [] if raw is None else bytes(raw).decode("utf-8", "replace").split("\n")
+            expected = min(self.block_size, len(self) - number * self.block_size)
+            if len(lines[number]) != expected:
+                raise DataError(
+                    f"{self.path}: key {_origin_key(number).decode()}: {len(lines[number])} lines, expected {expected}"
+                )
+        return [lines[index // self.block_size][index % self.block_size] for index in indices]
+
+    @property
+    def block_count(self) -> int:
+        """The number of blocks, the last of which may be short."""
+        return len(self._blocks)
+
+    def close(self) -> None:
+        """Close the file; views of blocks must not be used after."""
+        self._blocks = []
+        self._transaction.abort()
+        self._env.close()
+
+
+_open: dict[Path, PackReader] = {}
+_owner = os.getpid()
+
+
+def open_pack(path: Path) -> PackReader:
+    """Open a split once a process and keep it: py-lmdb refuses a second open of a path, and a fork must not share one.
+
+    Raises: DataError as `PackReader` does.
+    """
+    global _owner
+    if _owner != os.getpid():
+        # Forked: the parent's environments are of no use here, and while they are open py-lmdb refuses to open anew.
+        for inherited in _open.values():
+            inherited.close()
+        _open.clear()
+        _owner = os.getpid()
+    key = path.resolve()
+    if key not in _open:
+        _open[key] = PackReader(path)
+    return _open[key]
+
+
+def _block_key(number: int) -> bytes:
+    return b"block/%08d" % number
+
+
+def _origin_key(number: int) -> bytes:
+    return b"origin/%08d" % number
