@@ -1,7 +1,7 @@
 """Settings from a recipe file and from flags: default < recipe < flag.
 
-A recipe is a TOML file of `key = value` lines with the names of the flags. An unknown key is an error with a suggestion:
-a misspelt setting that is silently passed over costs a night of training.
+A recipe is a TOML file of `key = value` lines with the names of the flags. An unknown key is an error with a
+suggestion: a misspelt setting that is silently passed over costs a night of training.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ bar.
 
 from collections.abc import Callable
 
-# progress(advance, total): `advance` more units are done of `total` (None where the total is not known).
-Progress = Callable[[int, int | None], None]
+# progress(advance, total): `advance` more units are done of `total`.
+Progress = Callable[[int, int], None]
 
 
-def silent(advance: int, total: int | None) -> None:
+def silent(advance: int, total: int) -> None:
     """Show nothing: the default of every function that takes a `Progress`."""

@@ -69,7 +69,7 @@ class Meter:
         self._bar: tqdm | None = None
         self._began = self._shown = time.monotonic()
 
-    def __call__(self, count: int, total: int | None) -> None:
+    def __call__(self, count: int, total: int) -> None:
         from tqdm import tqdm
 
         self.done = max(self.done, self.start) + count
@@ -86,7 +86,7 @@ class Meter:
             meter = tqdm.format_meter(
                 self.done, total, self._shown - self._began, prefix=self.label, unit=self.unit, unit_scale=True,
                 initial=self.start, postfix=self.about, bar_format="{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} "
-                "[{elapsed}<{remaining}, {rate_fmt}{postfix}]" if total else None,
+                "[{elapsed}<{remaining}, {rate_fmt}{postfix}]",
             )  # fmt: skip
             click.echo(meter, err=True)
 

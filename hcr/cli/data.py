@@ -43,8 +43,8 @@ def draw(characters: str, writers: int, seed: int, out: Path) -> None:
     with meter("draw", " pictures") as progress:
         drawn = draw_corpus(out, charset, writers=writers, seed=seed, progress=progress)
     click.echo(
-        f"{out}: {drawn.characters:,} characters by {drawn.train_writers} training and {drawn.test_writers} test writers, "
-        + (f"{drawn.drawn_files} files drawn now" if drawn.drawn_files else "all drawn before")
+        f"{out}: {drawn.characters:,} characters by {drawn.train_writers} training and {drawn.test_writers} test "
+        "writers, " + (f"{drawn.drawn_files} files drawn now" if drawn.drawn_files else "all drawn before")
     )
 
 
@@ -61,8 +61,8 @@ def pack(
 ) -> None:
     """Pack GNT files, class folders of pictures, or zips of either.
 
-    SOURCE is a file or folder, or several; without it, CASIA where it lies in data/raw, else the drawn corpus. The pack's
-    charset is what occurs of --charset; a FILE is taken whole.
+    SOURCE is a file or folder, or several; without it, CASIA where it lies in data/raw, else the drawn corpus. The
+    pack's charset is what occurs of --charset; a FILE is taken whole.
 
     \b
     hcr-data pack --size 64

@@ -48,8 +48,8 @@ def main(
 ) -> None:
     """Train a network on a pack.
 
-    Writes artifacts/<run>: run.json, metrics.jsonl and checkpoints. Ctrl-C and SIGTERM save and stop (exit code 75); the
-    same command with --resume goes on exactly where it stopped.
+    Writes artifacts/<run>: run.json, metrics.jsonl and checkpoints. Ctrl-C and SIGTERM save and stop (exit code 75);
+    the same command with --resume goes on exactly where it stopped.
 
     \b
     hcr-train --resume
@@ -97,7 +97,7 @@ class _Screen:
         self.steps.about = f"epoch {epoch}, loss {loss:.3f}"
         self.steps(1, total)
 
-    def validating(self, advance: int, total: int | None) -> None:
+    def validating(self, advance: int, total: int) -> None:
         self.pictures(advance, total)
 
     def epoch(self, row: dict[str, Any]) -> None:

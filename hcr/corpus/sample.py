@@ -1,8 +1,16 @@
-"""The sample: one handwritten character as every source yields it."""
+"""What every source yields: samples, and the damage between them.
+
+A source is cut into units (a file, a class folder) that know where they lie but hold no bytes, so that a corpus of a
+million pictures lists in little memory and its units can be sent to other processes. The cost: a unit opens its file
+anew each time it is read.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -20,3 +28,60 @@ class Sample(NamedTuple):
     char: str
     writer: str
     origin: str
+
+
+class Damage(NamedTuple):
+    """Bytes that hold no readable sample.
+
+    origin: "file:offset", as in `Sample`.
+    length: bytes from there that are left out; 0 for a file that is empty or cannot be read at all.
+    message: one line for people: file and offset, expected and found, what to do.
+    """
+
+    origin: str
+    length: int
+    message: str
+
+
+class Digest(Protocol):
+    """Whatever takes in bytes as hashlib's objects do."""
+
+    def update(self, data: bytes, /) -> object:
+        """Take in `data`."""
+
+
+@dataclass(frozen=True)
+class Unit(ABC):
+    """A part of a corpus that is read in one go.
+
+    name: relative to the corpus folder, "/" between the parts; unique in its corpus.
+    split: "train", "val" or "test"; None where the source does not say.
+    writer: who wrote all of it; "" where the source does not say.
+    size: bytes that reading it will take in (of a zip member: unpacked).
+    """
+
+    name: str
+    split: str | None
+    writer: str
+    size: int
+
+    @abstractmethod
+    def samples(self, digest: Digest) -> Iterator[Sample | Damage]:
+        """Read the unit in its file's order, feeding every byte of its files to `digest`.
+
+        Damaged bytes are yielded, never raised: the caller decides whether they end the work.
+        """
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What lies in some files and folders.
+
+    name: for the names of what is made from it, such as "hwdb1.1".
+    layout: one sentence that says what was recognised.
+    units: sorted by name.
+    """
+
+    name: str
+    layout: str
+    units: tuple[Unit, ...]

@@ -5,12 +5,13 @@ Confusions are kept as pairs that occur; the dense matrix of 3,755 classes would
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
 
-class Predictions(NamedTuple):
+@dataclass(frozen=True)
+class Predictions:
     """What a model said of N samples, each once.
 
     index: int64[N], positions in the pack. target: int64[N], true labels. top: int64[N, K], the K best labels, best
@@ -23,12 +24,13 @@ class Predictions(NamedTuple):
     score: np.ndarray
 
 
-class Summary(NamedTuple):
+@dataclass(frozen=True)
+class Summary:
     """Overall and per-class figures.
 
     n, top1, top5, macro_recall: overall; macro_recall is the mean over classes that have samples. Per class, arrays [C]
-    with nan where a figure is undefined: count and correct int64; recall, precision, f1, top5_recall and mean_confidence
-    (of the first answer) float64.
+    with nan where a figure is undefined: count and correct int64; recall, precision, f1, top5_recall and
+    mean_confidence (of the first answer) float64.
     """
 
     n: int
@@ -44,7 +46,8 @@ class Summary(NamedTuple):
     mean_confidence: np.ndarray
 
 
-class Confusion(NamedTuple):
+@dataclass(frozen=True)
+class Confusion:
     """`target` was read as `predicted` `count` times; `back` times it was the other way round."""
 
     target: int

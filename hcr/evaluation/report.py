@@ -31,7 +31,7 @@ def write_report(folder: Path, evaluation: Evaluation) -> None:
         ((charset[pair.target], charset[pair.predicted], pair.count, pair.back) for pair in pairs),
     )
     with atomic_write(folder / "predictions.npz") as file:
-        np.savez_compressed(file, **predictions._asdict())
+        np.savez_compressed(file, **vars(predictions))
     # Last: a summary stands for all the files beside it.
     write_json(
         folder / "summary.json",

@@ -1,8 +1,8 @@
 """Distort a batch on the device, each picture in its own way.
 
 torchvision's transforms draw one set of parameters for a whole batch; here one `grid_sample` serves B different affine
-maps. Keyed by (seed, step), never by global random state, so that a resumed run distorts alike. Never a flip: that makes
-another character.
+maps. Keyed by (seed, step), never by global random state, so that a resumed run distorts alike. Never a flip: that
+makes another character.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The small network, for machines without a GPU.
 
 Plain 3×3 convolutions with batch norm: on a CPU they keep the arithmetic units busy, where depthwise ones wait for
-memory. Two strides bring the picture to a quarter of its side before anything is wide, which is where the time would go.
+memory. Two strides bring the picture to a quarter of its side before anything is wide: that is where time would go.
 """
 
 from __future__ import annotations

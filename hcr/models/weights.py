@@ -58,7 +58,8 @@ def load_recognizer(path: Path, device: str = "cpu") -> Recognizer:
     content = read_checkpoint(path, device)
     if content["preprocessing"] != PREPROCESSING:
         raise DataError(
-            f"{path}: trained on pictures prepared by {content['preprocessing']}, this program prepares by {PREPROCESSING}"
+            f"{path}: trained on pictures prepared by {content['preprocessing']}, "
+            f"this program prepares by {PREPROCESSING}"
         )
     model = Recognizer(content["arch"], Charset(content["characters"]), content["size"]).to(device)
     load_weights(model, content["ema"], path)
@@ -66,13 +67,15 @@ def load_recognizer(path: Path, device: str = "cpu") -> Recognizer:
 
 
 def load_weights(model: torch.nn.Module, state: dict[str, Any], path: Path) -> None:
-    """Put a state dict into `model`. Raises: DataError naming the first key that is missing, unknown or of another shape."""
+    """Put a state dict into `model`.
+
+    Raises: DataError naming the first key that is missing, unknown or of another shape.
+    """
     own = model.state_dict()
     for key in [*own, *state]:
         if key not in state or key not in own:
-            raise DataError(
-                f"{path}: weights of another model: {key} is only in {'the file' if key in state else 'the model'}"
-            )
+            where = "the file" if key in state else "the model"
+            raise DataError(f"{path}: weights of another model: {key} is only in {where}")
         if own[key].shape != state[key].shape:
             expected, found = (list(tensor.shape) for tensor in (own[key], state[key]))
             raise DataError(f"{path}: weights of another model: {key} is {found}, expected {expected}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +9,8 @@ import numpy as np
 
 from hcr.errors import DataError, UsageError
 from hcr.layout import find_pack, splits_of
-from hcr.pack.store import PackReader
+from hcr.pack.store import PackReader, open_pack
 from hcr.progress import Progress, silent
-
-
-@contextmanager
-def _reader(pack: Path, split: str) -> Iterator[PackReader]:
-    reader = PackReader(pack / f"{split}.lmdb")
-    try:
-        yield reader
-    finally:
-        reader.close()
 
 
 def info(pack: Path) -> dict[str, dict[str, Any]]:
@@ -31,15 +20,15 @@ def info(pack: Path) -> dict[str, dict[str, Any]]:
     """
     found = {}
     for split in splits_of(find_pack(pack)):
-        with _reader(pack, split) as reader:
-            found[split] = {
-                "samples": len(reader),
-                "characters": len(reader.charset),
-                "occurring": len(np.unique(reader.labels)),
-                "writers": sum(1 for name in reader.meta["writers"] if name),
-                "bytes": reader.path.stat().st_size,
-                "meta": reader.meta,
-            }
+        reader = open_pack(pack / f"{split}.lmdb")
+        found[split] = {
+            "samples": len(reader),
+            "characters": len(reader.charset),
+            "occurring": len(np.unique(reader.labels)),
+            "writers": sum(1 for name in reader.meta["writers"] if name),
+            "bytes": reader.path.stat().st_size,
+            "meta": reader.meta,
+        }
     return found
 
 
@@ -53,9 +42,9 @@ def verify(pack: Path, progress: Progress = silent) -> list[str]:
     digests: dict[str, str] = {}
     for split in splits_of(find_pack(pack)):
         try:
-            with _reader(pack, split) as reader:
-                digests[reader.charset.digest] = split
-                problems += _problems(reader, progress)
+            reader = open_pack(pack / f"{split}.lmdb")
+            digests[reader.charset.digest] = split
+            problems += _problems(reader, progress)
         except DataError as error:
             problems.append(str(error))
     if len(digests) > 1:
@@ -99,27 +88,28 @@ def contact_sheet(
     available = splits_of(find_pack(pack))
     if split not in available:
         raise UsageError(f"{pack}: no split {split!r}; it has {', '.join(available)}")
-    with _reader(pack, split) as reader:
-        chosen = np.ones(len(reader), bool)
-        if char is not None:
-            chosen &= reader.labels == reader.charset.label(char)
-        if writer is not None:
-            names = reader.meta["writers"]
-            if writer not in names:
-                raise UsageError(f"{reader.path}: no writer {writer!r}; there are {len(names)}, e.g. {names[0]!r}")
-            chosen &= reader.writers == names.index(writer)
-        indices = np.flatnonzero(chosen)
-        if indices.size > count:
-            indices = indices[np.linspace(0, indices.size - 1, count).astype(np.int64)]
-        if not indices.size:
-            raise UsageError(f"{reader.path}: no sample of that character by that writer")
-        size, gap = reader.size, 2
-        rows = -(-indices.size // columns)
-        sheet = np.full((rows * (size + gap) + gap, columns * (size + gap) + gap), 200, np.uint8)
-        pictures = np.empty((indices.size, size, size), np.uint8)
-        reader.pictures(indices, pictures)
-        for place, picture in enumerate(pictures):
-            row, column = divmod(place, columns)
-            top, left = gap + row * (size + gap), gap + column * (size + gap)
-            sheet[top : top + size, left : left + size] = picture
+    reader = open_pack(pack / f"{split}.lmdb")
+    chosen = np.ones(len(reader), bool)
+    if char is not None:
+        chosen &= reader.labels == reader.charset.label(char)
+    if writer is not None:
+        names = reader.meta["writers"]
+        if writer not in names:
+            raise UsageError(f"{reader.path}: no writer {writer!r}; there are {len(names)}, e.g. {names[0]!r}")
+        chosen &= reader.writers == names.index(writer)
+    indices = np.flatnonzero(chosen)
+    if indices.size > count:
+        indices = indices[np.linspace(0, indices.size - 1, count).astype(np.int64)]
+    if not indices.size:
+        raise UsageError(f"{reader.path}: no sample of that character by that writer")
+    size, gap = reader.size, 2
+    rows = -(-indices.size // columns)
+    sheet = np.full((rows * (size + gap) + gap, columns * (size + gap) + gap), 200, np.uint8)
+    pictures = np.empty((indices.size, size, size), np.uint8)
+    reader.pictures(indices, pictures)
+    for place, picture in enumerate(pictures):
+        row, column = divmod(place, columns)
+        top, left = gap + row * (size + gap), gap + column * (size + gap)
+        sheet[top : top + size, left : left + size] = picture
+
     return sheet

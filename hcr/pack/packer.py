@@ -1,7 +1,7 @@
 """Samples in, packs out: fit each picture once, cut the validation writers, count what is left out.
 
-One pass over the source. Which characters occur is known only at its end, so samples carry a provisional number (4 bytes
-each) that becomes the label when everything has been read; pictures go straight to disk and memory stays flat.
+One pass over the source. Which characters occur is known only at its end, so samples carry a provisional number (4
+bytes each) that becomes the label when everything has been read; pictures go straight to disk and memory stays flat.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hcr.errors import DataError, UsageError
 from hcr.files import sync_folder
 from hcr.glyph import fit_square
 from hcr.layout import splits_of
-from hcr.pack.store import PackReader, PackWriter
+from hcr.pack.store import PackWriter, open_pack
 from hcr.progress import Progress, silent
 
 MIN_SIZE, MAX_SIZE = 16, 256
@@ -168,15 +168,15 @@ def _pack_into(
         for split in splits.values():
             split.store.abandon()
         raise
-    counts = {name: splits[name].store.count for name in ("train", "val", "test") if name in splits}
+    counts: dict[str, int] = {name: splits[name].store.count for name in ("train", "val", "test") if name in splits}
     return PackSummary(work, counts, charset, dict(left_out), damaged)
 
 
 class _ValidationCut:
     """Decide the split of each sample.
 
-    By writer where the training units name at least two: a validation set that shares writers with training reads about a
-    point too high. Else stratified: of each run of `every` samples of a character one, chosen by the seed; never the first,
+    By writer where the training units name at least two: a validation set that shares writers with training reads about
+    a point too high. Else stratified: of each run of `every` samples of a character one, chosen by the seed; never the first,
     so that no character is only validated.
     """
 
@@ -230,9 +230,8 @@ def _settings(corpus: Corpus, config: PackConfig) -> dict[str, Any]:
 def _existing(out: Path, settings: dict[str, Any]) -> PackSummary:
     counts: dict[str, int] = {}
     for name in splits_of(out):
-        reader = PackReader(out / f"{name}.lmdb")
+        reader = open_pack(out / f"{name}.lmdb")
         counts[name], meta, charset = len(reader), reader.meta, reader.charset
-        reader.close()
         for key, wanted in settings.items():
             if meta["settings"].get(key) != wanted:
                 raise UsageError(

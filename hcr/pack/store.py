@@ -119,16 +119,14 @@ class PackWriter:
 
 
 class PackReader:
-    """Read one split. Open it where it is used: an LMDB environment must not cross a fork (see `open_pack`).
+    """Read one split; `open_pack` makes it.
 
     labels, writers: uint16[N]; meta: the JSON object; charset: the characters that labels stand for.
-    Raises: DataError where the file is missing, no pack, cut short, or of a newer version.
+    Raises: DataError where the file is no pack, is cut short, or is of a newer version.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not path.is_file():
-            raise DataError(f"{path}: no such pack; make it with hcr-data pack")
         try:
             self._env = lmdb.open(
                 str(path), subdir=False, readonly=True, lock=False, readahead=False, meminit=False, max_spare_txns=4
@@ -174,7 +172,8 @@ class PackReader:
             raise DataError(f"{self.path}: pack version {meta['version']}, expected {VERSION}; {again}")
         if meta["preprocessing"] != PREPROCESSING:
             raise DataError(
-                f"{self.path}: pictures prepared by {meta['preprocessing']}, this program prepares by {PREPROCESSING}; {again}"
+                f"{self.path}: pictures prepared by {meta['preprocessing']}, "
+                f"this program prepares by {PREPROCESSING}; {again}"
             )
         return meta
 
@@ -217,7 +216,8 @@ class PackReader:
         found_checksum, checksum = zlib.crc32(raw[:expected]), int.from_bytes(raw[expected:], "little")
         if found_checksum != checksum:
             raise DataError(
-                f"{self.path}: key {key.decode()}: CRC32 {found_checksum:08x}, expected {checksum:08x}: damaged; make the pack again"
+                f"{self.path}: key {key.decode()}: CRC32 {found_checksum:08x}, expected {checksum:08x}: damaged; "
+                "make the pack again"
             )
         view = np.frombuffer(raw, np.uint8, expected).reshape(count, self.size, self.size)
         self._blocks[number] = view
@@ -254,26 +254,36 @@ class PackReader:
         self._env.close()
 
 
-_open: dict[Path, PackReader] = {}
+_open: dict[Path, tuple[tuple[int, int, int], PackReader]] = {}
 _owner = os.getpid()
 
 
 def open_pack(path: Path) -> PackReader:
-    """Open a split once a process and keep it: py-lmdb refuses a second open of a path, and a fork must not share one.
+    """Open a split, or give the reader that this process already has: py-lmdb refuses to open a path twice.
 
+    A forked process gets readers of its own. A file that was replaced since is opened anew, and the old reader closed.
     Raises: DataError as `PackReader` does.
     """
     global _owner
     if _owner != os.getpid():
         # Forked: the parent's environments are of no use here, and while they are open py-lmdb refuses to open anew.
-        for inherited in _open.values():
-            inherited.close()
-        _open.clear()
         _owner = os.getpid()
-    key = path.resolve()
+        close_packs()
+    if not path.is_file():
+        raise DataError(f"{path}: no such pack; make it with hcr-data pack")
+    key, status = path.resolve(), path.stat()
+    stamp = status.st_ino, status.st_size, status.st_mtime_ns
+    if key in _open and _open[key][0] != stamp:
+        _open.pop(key)[1].close()
     if key not in _open:
-        _open[key] = PackReader(path)
-    return _open[key]
+        _open[key] = stamp, PackReader(path)
+    return _open[key][1]
+
+
+def close_packs() -> None:
+    """Close every reader that `open_pack` gave in this process."""
+    while _open:
+        _open.popitem()[1][1].close()
 
 
 def _block_key(number: int) -> bytes:

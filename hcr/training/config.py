@@ -14,10 +14,11 @@ from hcr.models import require_arch
 class TrainConfig:
     """Settings of a run; how it is executed (device, workers, checkpoint times) stands elsewhere and may change.
 
-    arch: a backbone's name. size: pixels a side, the pack's. epochs: passes over the training split. batch_size: pictures
-    a step. lr: the highest learning rate. seed: order, augmentation and first weights. weight_decay: AdamW's, not on norms
-    and biases. label_smoothing: share of the target spread over all classes. warmup: share of the steps in which lr rises.
-    ema_decay: of the averaged weights, which are validated and released. augmentation: distort training pictures.
+    arch: a backbone's name. size: pixels a side, the pack's. epochs: passes over the training split.
+    batch_size: pictures a step. lr: the highest learning rate. seed: of order, augmentation and first weights.
+    weight_decay: AdamW's, not on norms and biases. label_smoothing: share of the target spread over all classes.
+    warmup: share of the steps in which lr rises. ema_decay: of the averaged weights, which are validated and released.
+    augmentation: distort training pictures.
 
     Raises: UsageError for a value out of its range.
     """

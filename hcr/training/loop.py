@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from hcr.charset import Charset
 from hcr.errors import DataError, HcrError, Stopped, UsageError
@@ -64,7 +63,7 @@ class Observer(Protocol):
     def step(self, done: int, total: int, epoch: int, loss: float) -> None:
         """Hear that `done` of `total` steps are taken; `loss` is the mean of epoch `epoch` (from 1) so far."""
 
-    def validating(self, advance: int, total: int | None) -> None:
+    def validating(self, advance: int, total: int) -> None:
         """Hear that `advance` more of `total` validation samples are judged."""
 
     def epoch(self, row: dict[str, Any]) -> None:
@@ -83,7 +82,7 @@ class TrainSummary:
 def train(
     given: dict[str, Any], pack: Path, run: Path, execution: Execution, observer: Observer, *, resume: bool
 ) -> TrainSummary:
-    """Train on the train split of `pack` into the folder `run`, validating each epoch on its val split where it has one.
+    """Train on the train split of `pack` into the folder `run`, judging each epoch on its val split where it has one.
 
     given: the fields of TrainConfig that somebody chose; else `size` is the pack's and `batch_size` the device's.
     Raises: Stopped after a signal, with everything saved; DataError or UsageError for what does not fit together.
@@ -257,9 +256,9 @@ class Trainer:
 
     def _save(self, *, best: bool) -> None:
         state = self.state
-        if not math.isfinite(float(state.tally.loss)):
+        if not (math.isfinite(float(state.tally.loss)) and state.is_finite()):
             raise HcrError(
-                f"{self.run}: the training loss is not finite after step {state.step}; nothing of it is saved. "
+                f"{self.run}: loss or weights are not finite after step {state.step}; nothing of it is saved. "
                 "Start again with a lower --lr, or --resume from the last checkpoint"
             )
         checkpoint.save(self.run, state.step, state.plain(self.config, self.digests), best=best)

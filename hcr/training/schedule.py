@@ -6,7 +6,7 @@ import math
 
 
 def learning_rate(step: int, total: int, peak: float, warmup: float) -> float:
-    """Give the rate at `step` of `total`: linear up to `peak` over the share `warmup`, then a cosine down to peak/1000."""
+    """Give the rate at `step` of `total`: linear to `peak` over the share `warmup`, then a cosine down to peak/1000."""
     rising = round(warmup * total)
     if step < rising:
         return peak * (step + 1) / rising
@@ -15,5 +15,5 @@ def learning_rate(step: int, total: int, peak: float, warmup: float) -> float:
 
 
 def ema_rate(step: int, decay: float) -> float:
-    """Give the share of the newest weights in the average: large at first, so that a short run's average is not its start."""
+    """Give the share of the newest weights in the average: large at first, or a short run would average its start."""
     return 1 - min(decay, (1 + step) / (10 + step))

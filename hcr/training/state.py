@@ -67,6 +67,10 @@ class TrainState:
         for key in current.keys() - set(floats):
             self.ema[key].copy_(current[key])
 
+    def is_finite(self) -> bool:
+        """Tell whether every weight is a finite number."""
+        return all(bool(parameter.isfinite().all()) for parameter in self.model.parameters())
+
     def plain(self, config: TrainConfig, pack: dict[str, str]) -> dict[str, Any]:
         """Give the content of a checkpoint (docs/formats.md), but for its format and step; `pack`: a digest a split."""
         cuda = torch.cuda.get_rng_state_all() if next(self.model.parameters()).is_cuda else []

@@ -1,0 +1,37 @@
+# Everything runs in .venv, which `make install` creates; PYTHON names another interpreter to create it with.
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help install dataset demo test lint clean
+
+help: ## show this help
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1 \t/' | expand -t 18
+
+install: .venv/installed ## create .venv with everything (about 6 GB: PyPI's torch comes with CUDA)
+
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than 3.11; name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+dataset: install ## find CASIA in data/raw, else draw a corpus; pack it at 64 px
+	@sh pipelines/dataset.sh
+
+demo: install ## draw, pack, train, evaluate and recognise, in a few minutes
+	@python pipelines/demo.py
+
+test: install ## run the tests
+	python -m pytest
+
+lint: install ## check style and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+clean: ## remove .venv and caches; data/ and artifacts/ stay
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

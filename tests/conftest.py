@@ -1,0 +1,44 @@
+"""What the tests share: a small drawn corpus and its pack, made once by the real code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hcr.charset import Charset
+from hcr.corpus.drawn import draw_corpus, spread
+from hcr.corpus.find import find_corpus
+from hcr.pack.packer import PackConfig, pack
+
+CHARACTERS, WRITERS = 12, 10
+
+# Two threads of a tiny network wait for each other more than they work, most of all on a busy machine.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """GNT files of 12 characters by 8 training and 2 test writers."""
+    folder = tmp_path_factory.mktemp("raw") / "small"
+    draw_corpus(folder, spread(Charset.level1(), CHARACTERS), writers=WRITERS, seed=7)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_pack(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That corpus as a pack of 32 px: 84 train, 12 val, 24 test. Do not change it."""
+    out = tmp_path_factory.mktemp("packed") / "small-32"
+    corpus = find_corpus([corpus_folder], allowed=None, numbering=Charset.level1())
+    pack(corpus, out, PackConfig(size=32))
+    return out
+
+
+@pytest.fixture
+def real() -> Path:
+    """Real handwriting, which is not part of the project."""
+    folder = Path(__file__).parents[2] / "shared" / "real"
+    if not folder.is_dir():
+        pytest.skip("no real handwriting beside this checkout")
+    return folder

@@ -1,0 +1,63 @@
+"""Files are whole or absent: a write that fails leaves what was there."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hcr.errors import DataError
+from hcr.files import atomic_write, read_json, write_json
+
+
+def test_a_file_appears_whole_in_folders_that_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "file.bin"
+    with atomic_write(path) as file:
+        file.write(b"first half, ")
+        assert not path.exists()
+        file.write(b"second half")
+    assert path.read_bytes() == b"first half, second half"
+    assert [entry.name for entry in path.parent.iterdir()] == ["file.bin"]
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=["error", "Ctrl-C"])
+def test_a_write_that_fails_leaves_the_older_file_and_nothing_else(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"older")
+    with pytest.raises(type(error)), atomic_write(path) as file:
+        file.write(b"newer, but cut")
+        raise error
+    assert path.read_bytes() == b"older"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_text_is_utf8_with_plain_line_ends(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "file.txt", "w") as file:
+        file.write("一\n丁\n")
+    assert (tmp_path / "file.txt").read_bytes() == "一\n丁\n".encode()
+
+
+def test_json_is_readable_and_comes_back(tmp_path: Path) -> None:
+    value = {"characters": "一丁", "counts": [1, 2.5, None]}
+    write_json(tmp_path / "file.json", value)
+    assert "一丁" in (tmp_path / "file.json").read_text("utf-8")
+    assert read_json(tmp_path / "file.json") == value
+
+
+def test_json_that_cannot_be_written_leaves_the_older_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    write_json(path, {"older": True})
+    with pytest.raises(TypeError):
+        write_json(path, {"newer": object()})
+    assert json.loads(path.read_text("utf-8")) == {"older": True}
+
+
+@pytest.mark.parametrize("raw", [b"{", b"\xff", b"[" * 100_000, b""], ids=["cut", "not UTF-8", "too deep", "empty"])
+def test_what_is_no_json_is_named(tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / "file.json").write_bytes(raw)
+    with pytest.raises(DataError, match=r"file\.json: not readable as JSON"):
+        read_json(tmp_path / "file.json")
+
+
+def test_a_missing_json_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.json: no such file"):
+        read_json(tmp_path / "none.json")

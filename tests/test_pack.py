@@ -1,0 +1,274 @@
+"""The pack: format, cuts, damage, and what is left out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zlib
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import pytest
+from PIL import Image
+
+from hcr.charset import Charset
+from hcr.corpus.find import find_corpus
+from hcr.corpus.gnt import encode_record, read_gnt
+from hcr.corpus.sample import Sample
+from hcr.errors import DataError, UsageError
+from hcr.glyph import PREPROCESSING, fit_square
+from hcr.pack.inspect import contact_sheet, info, verify
+from hcr.pack.packer import PackConfig, PackSummary, pack
+from hcr.pack.store import BLOCK, close_packs, open_pack
+
+
+def ink(width: int = 20, height: int = 24, value: int = 40) -> np.ndarray:
+    picture = np.full((height, width), 255, np.uint8)
+    picture[4:-4, 4:-4] = value
+    return picture
+
+
+def packed(source: Path, out: Path, **settings: object) -> PackSummary:
+    config = PackConfig(**{"size": 32, **settings})  # type: ignore[arg-type]
+    corpus = find_corpus([source], allowed=config.characters, numbering=Charset.level1())
+    return pack(corpus, out, config)
+
+
+def gnt_files(folder: Path, files: dict[str, str]) -> Path:
+    """Write a GNT file for each name, with these characters."""
+    for number, (name, characters) in enumerate(files.items()):
+        path = folder / f"{name}.gnt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"".join(encode_record(char, ink(value=number)) for char in characters))
+    return folder
+
+
+def test_every_sample_is_kept_with_label_writer_and_origin(corpus_folder: Path, small_pack: Path) -> None:
+    expected = {}
+    for path in corpus_folder.glob("*/*.gnt"):
+        name = path.relative_to(corpus_folder).as_posix()
+        for sample in read_gnt(path.read_bytes(), writer=path.stem, name=name):
+            assert isinstance(sample, Sample)
+            expected[sample.origin] = (sample.char, sample.writer, fit_square(sample.picture, 32))
+    seen = 0
+    for split in ("train", "val", "test"):
+        reader = open_pack(small_pack / f"{split}.lmdb")
+        pictures = np.empty((len(reader), 32, 32), np.uint8)
+        reader.pictures(np.arange(len(reader)), pictures)
+        for i, origin in enumerate(reader.origins(range(len(reader)))):
+            char, writer, picture = expected[origin]
+            assert reader.charset[reader.labels[i]] == char
+            assert reader.meta["writers"][reader.writers[i]] == writer
+            assert np.array_equal(pictures[i], picture)
+        seen += len(reader)
+    assert seen == len(expected) == 120
+
+
+def test_validation_writers_are_apart_and_test_is_kept(small_pack: Path) -> None:
+    writers = {}
+    for split, facts in info(small_pack).items():
+        writers[split] = set(facts["meta"]["writers"])
+        assert facts["meta"]["validation"].startswith("by writer: 1 of 8")
+    assert [len(writers[split]) for split in ("train", "val", "test")] == [7, 1, 2]
+    assert not writers["train"] & writers["val"] and not writers["train"] & writers["test"]
+
+
+def test_the_format_reads_without_our_code(small_pack: Path) -> None:
+    close_packs()
+    env = lmdb.open(str(small_pack / "train.lmdb"), subdir=False, readonly=True, lock=False)
+    with env.begin() as transaction:
+        meta = json.loads(transaction.get(b"meta"))
+        value = transaction.get(b"block/00000000")
+        labels = np.frombuffer(transaction.get(b"labels"), "<u2")
+    env.close()
+    assert meta["format"] == "hcr-pack" and meta["preprocessing"] == PREPROCESSING
+    assert len(labels) == meta["count"] == 84
+    assert zlib.crc32(value[:-4]) == int.from_bytes(value[-4:], "little")
+    assert len(value) == 84 * 32 * 32 + 4
+    assert meta["characters"] == "".join(sorted(meta["characters"])) and len(meta["characters"]) == 12
+
+
+def test_more_than_a_block(tmp_path: Path) -> None:
+    source = gnt_files(tmp_path / "raw", {"a": "一" * BLOCK, "b": "丁" * 3, "c": "七"})
+    summary = packed(source, tmp_path / "p", val=0)
+    assert summary.counts == {"train": BLOCK + 4}
+    reader = open_pack(tmp_path / "p/train.lmdb")
+    assert reader.block_count == 2 and reader.block(1).shape == (4, 32, 32)
+    assert reader.origins([BLOCK]) == ["b.gnt:0"]
+    out = np.empty((2, 32, 32), np.uint8)
+    reader.pictures(np.array([BLOCK, 0]), out)
+    assert out[0].min() == 1 and out[1].min() == 0
+
+
+def test_same_sources_give_the_same_bytes(corpus_folder: Path, small_pack: Path, tmp_path: Path) -> None:
+    packed(corpus_folder, tmp_path / "again")
+    for split in ("train", "val", "test"):
+        assert info(tmp_path / "again")[split]["meta"] == info(small_pack)[split]["meta"]
+
+
+def test_a_finished_pack_is_kept_and_another_refused(corpus_folder: Path, tmp_path: Path) -> None:
+    first = packed(corpus_folder, tmp_path / "p")
+    changed = (tmp_path / "p/train.lmdb").stat().st_mtime_ns
+    again = packed(corpus_folder, tmp_path / "p")
+    assert not first.already_there and again.already_there and again.counts == first.counts
+    assert (tmp_path / "p/train.lmdb").stat().st_mtime_ns == changed
+    with pytest.raises(UsageError, match=r"holds another pack \(seed is 0, asked for 1\)"):
+        packed(corpus_folder, tmp_path / "p", seed=1)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/letter.txt").write_text("mine")
+    with pytest.raises(UsageError, match="exists and is no pack"):
+        packed(corpus_folder, tmp_path / "taken")
+    assert (tmp_path / "taken/letter.txt").read_text() == "mine"
+
+
+def test_without_writers_validation_is_stratified(tmp_path: Path) -> None:
+    for char in "一丁":
+        (tmp_path / "raw" / char).mkdir(parents=True)
+        for number in range(40):
+            Image.fromarray(ink(20 + number, 60)).save(tmp_path / "raw" / char / f"{number:03}.png")
+    summary = packed(tmp_path / "raw", tmp_path / "p")
+    assert summary.counts == {"train": 72, "val": 8}
+    facts = info(tmp_path / "p")
+    assert "stratified" in facts["val"]["meta"]["validation"]
+    reader = open_pack(tmp_path / "p/val.lmdb")
+    assert np.bincount(reader.labels).tolist() == [4, 4]
+
+
+def test_left_out_samples_are_counted_by_reason(tmp_path: Path) -> None:
+    source = gnt_files(tmp_path / "raw", {"w1": "一!丁A", "w2": "一丁!"})
+    summary = packed(source, tmp_path / "p", characters=Charset.level1())
+    assert summary.left_out == {"outside the charset": 3}
+    assert summary.charset.characters == "一丁" and sum(summary.counts.values()) == 4
+    everything = packed(source, tmp_path / "all")
+    assert everything.charset.characters == "!A一丁" and everything.left_out == {}
+    fixed = packed(source, tmp_path / "fixed", characters=Charset("一丁七"), fixed=True)
+    assert fixed.charset.characters == "一丁七"
+    with pytest.raises(DataError, match=r"no sample left to pack \(7 outside the charset\)"):
+        packed(source, tmp_path / "none", characters=Charset("七"))
+    assert not (tmp_path / "none").exists() and not list(tmp_path.glob(".*"))
+
+
+def test_damage_stops_the_pack_unless_it_is_skipped(tmp_path: Path) -> None:
+    source = gnt_files(tmp_path / "raw", {"w1": "一丁", "w2": "一丁"})
+    whole = (source / "w2.gnt").read_bytes()
+    (source / "w2.gnt").write_bytes(whole[:-5])
+    with pytest.raises(DataError, match=r"w2\.gnt"):
+        packed(source, tmp_path / "p")
+    assert not (tmp_path / "p").exists()
+    summary = packed(source, tmp_path / "p", skip_damaged=True)
+    assert summary.left_out == {"damaged": 1} and sum(summary.counts.values()) == 3
+    assert "w2.gnt" in summary.damaged[0] and str(len(whole) // 2) in summary.damaged[0]
+
+
+@pytest.mark.parametrize(("size", "val"), [(8, 0.1), (1000, 0.1), (64, 1.0), (64, -0.1)])
+def test_settings_out_of_range_are_refused(size: int, val: float) -> None:
+    with pytest.raises(UsageError, match="expected"):
+        PackConfig(size=size, val=val)
+
+
+def flip(path: Path, find: bytes, offset: int) -> None:
+    raw = bytearray(path.read_bytes())
+    position = raw.rindex(find) + offset
+    raw[position] ^= 0x10
+    path.write_bytes(raw)
+
+
+def copy_of(pack_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pack_folder, tmp_path / "copy"))
+
+
+def test_verify_finds_every_flipped_bit_of_a_block(small_pack: Path, tmp_path: Path) -> None:
+    assert verify(small_pack) == []
+    folder = copy_of(small_pack, tmp_path)
+    reader = open_pack(folder / "train.lmdb")
+    pixels = reader.block(0).tobytes()
+    rng = np.random.default_rng(0)
+    original = (folder / "train.lmdb").read_bytes()
+    for offset in rng.integers(0, len(pixels), 20):
+        (folder / "train.lmdb").write_bytes(original)
+        flip(folder / "train.lmdb", pixels[:4096], int(offset))
+        problems = verify(folder)
+        assert len(problems) == 1 and "block/00000000: CRC32" in problems[0]
+
+
+def test_a_pack_cut_short_is_refused(small_pack: Path, tmp_path: Path) -> None:
+    folder = copy_of(small_pack, tmp_path)
+    raw = (folder / "train.lmdb").read_bytes()
+    (folder / "train.lmdb").write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(DataError, match=rf"cut short: {len(raw) // 2} bytes, expected {len(raw)}"):
+        open_pack(folder / "train.lmdb")
+    assert any("cut short" in problem for problem in verify(folder))
+
+
+@pytest.mark.parametrize("content", [b"", b"no pack", bytes(8192)])
+def test_what_is_no_pack_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "train.lmdb").write_bytes(content)
+    with pytest.raises(DataError, match=r"train\.lmdb: .*make it again with hcr-data pack"):
+        open_pack(tmp_path / "train.lmdb")
+    with pytest.raises(DataError, match="no such pack"):
+        open_pack(tmp_path / "val.lmdb")
+
+
+def change(path: Path, key: bytes, value: bytes | None) -> None:
+    close_packs()
+    env = lmdb.open(str(path), subdir=False, lock=False)
+    with env.begin(write=True) as transaction:
+        if value is None:
+            transaction.delete(key)
+        else:
+            transaction.put(key, value)
+    env.close()
+
+
+def test_wrong_values_are_named(small_pack: Path, tmp_path: Path) -> None:
+    folder = copy_of(small_pack, tmp_path)
+    path = folder / "test.lmdb"
+    reader = open_pack(path)
+    labels, meta = reader.labels.copy(), reader.meta
+    labels[5] = 999
+    change(path, b"labels", labels.tobytes())
+    assert any("labels: 1 of 24 are not below 12, the first at sample 5 (999)" in line for line in verify(folder))
+    change(path, b"labels", labels.tobytes()[:-2])
+    with pytest.raises(DataError, match="key labels: 46 bytes, expected 48"):
+        open_pack(path)
+    change(path, b"labels", labels.tobytes())
+    change(path, b"block/00000000", None)
+    assert any("block/00000000: nothing, expected" in line for line in verify(folder))
+    change(path, b"meta", json.dumps(meta | {"preprocessing": {"version": 0}}).encode())
+    with pytest.raises(DataError, match="this program prepares by"):
+        open_pack(path)
+    change(path, b"meta", None)
+    with pytest.raises(DataError, match="expected format 'hcr-pack', found None"):
+        open_pack(path)
+
+
+def test_splits_of_different_charsets_are_found(small_pack: Path, tmp_path: Path) -> None:
+    folder = copy_of(small_pack, tmp_path)
+    packed(gnt_files(tmp_path / "raw", {"w": "一"}), tmp_path / "other", val=0)
+    shutil.copy(tmp_path / "other/train.lmdb", folder / "test.lmdb")
+    assert any("different charsets" in line for line in verify(folder))
+
+
+def test_contact_sheet_shows_the_chosen_pictures(small_pack: Path) -> None:
+    reader = open_pack(small_pack / "train.lmdb")
+    char, name = reader.charset[3], reader.meta["writers"][0]
+    place = int(np.flatnonzero(reader.labels == 3)[0])
+    expected = reader.block(0)[place].copy()
+    sheet = contact_sheet(small_pack, "train", char=char, columns=4)
+    assert sheet.shape == (2 * 34 + 2, 4 * 34 + 2)
+    assert np.array_equal(sheet[2:34, 2:34], expected)
+    assert contact_sheet(small_pack, "train", writer=name, columns=12).shape == (36, 12 * 34 + 2)
+    with pytest.raises(UsageError, match="no writer 'nobody'"):
+        contact_sheet(small_pack, "train", writer="nobody")
+    with pytest.raises(DataError, match="'A'"):
+        contact_sheet(small_pack, "train", char="A")
+    with pytest.raises(UsageError, match="it has train, val, test"):
+        contact_sheet(small_pack, "dev")
+
+
+def test_real_handwriting_packs_whole(real: Path, tmp_path: Path) -> None:
+    summary = packed(real, tmp_path / "real", size=64, characters=Charset.level1())
+    assert summary.counts == {"train": 8160, "val": 2448}
+    assert len(summary.charset) == 68 and summary.left_out == {}
+    assert verify(tmp_path / "real") == []

@@ -1,0 +1,274 @@
+"""Training: settings, exact resume after any stop, and what is refused."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hcr.config import read_recipe
+from hcr.errors import DataError, HcrError, Stopped, UsageError
+from hcr.layout import checkpoints
+from hcr.models import load_recognizer, read_checkpoint
+from hcr.training import Execution, TrainConfig, train
+from hcr.training.config import config_for
+from hcr.training.schedule import ema_rate, learning_rate
+
+GIVEN: dict[str, Any] = {"arch": "compact", "epochs": 3, "batch_size": 20, "lr": 2e-3, "seed": 5}
+
+
+class Watcher:
+    """Keeps what a run tells, and can act at a step."""
+
+    def __init__(self, at: int = 0, act: Any = None) -> None:
+        self.notes: list[str] = []
+        self.rows: list[dict[str, Any]] = []
+        self.steps: list[int] = []
+        self.at, self.act = at, act
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+    def step(self, done: int, total: int, epoch: int, loss: float) -> None:
+        self.steps.append(done)
+        if done == self.at and self.act:
+            self.act()
+
+    def validating(self, advance: int, total: int) -> None:
+        pass
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+
+
+def run_to_end(pack: Path, run: Path, *, resume: bool = False, workers: int = 0, **given: Any) -> Watcher:
+    watcher = Watcher()
+    train(GIVEN | given, pack, run, Execution(workers=workers, checkpoint_every=1), watcher, resume=resume)
+    return watcher
+
+
+def end_of(run: Path) -> tuple[dict[str, Any], bytes]:
+    """The last checkpoint and the metrics of a run."""
+    return read_checkpoint(checkpoints(run)[0]), (run / "metrics.jsonl").read_bytes()
+
+
+def require_equal(a: Any, b: Any, where: str = "") -> None:
+    """Compare to the bit, all the way down."""
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            require_equal(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for place, (x, y) in enumerate(zip(a, b, strict=True)):
+            require_equal(x, y, f"{where}/{place}")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+@pytest.fixture(scope="module")
+def whole(small_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never stopped: 3 epochs of 4 steps."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    run_to_end(small_pack, run)
+    return run
+
+
+def test_a_run_leaves_what_is_promised(whole: Path, small_pack: Path) -> None:
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["epoch"], row["step"], row["val_n"]) for row in rows] == [(1, 4, 12), (2, 8, 12), (3, 12, 12)]
+    assert [path.name for path in checkpoints(whole)] == ["step-00000012.pt", "step-00000011.pt"]
+    content = read_checkpoint(whole / "checkpoints/best.pt")
+    best = max(rows, key=lambda row: (row["val_top1"], -row["epoch"]))
+    assert content["best"] == best and content["step"] == best["step"]
+    assert content["config"] == {**TrainConfig(**GIVEN, size=32).__dict__}
+    record = json.loads((whole / "run.json").read_text())
+    assert record["pack"]["path"] == str(small_pack) and set(record["pack"]["digests"]) == {"train", "val"}
+    assert record["config"]["seed"] == 5 and record["versions"]["torch"] and record["charset"]["count"] == 12
+    assert not list(whole.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 7, 11])
+def test_a_stopped_run_ends_like_one_that_was_not(whole: Path, small_pack: Path, tmp_path: Path, step: int) -> None:
+    run = tmp_path / "run"
+    watcher = Watcher(step, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Stopped, match=f"stopped by SIGTERM at step {step} of 12; all is saved") as stopped:
+        train(GIVEN, small_pack, run, Execution(), watcher, resume=False)
+    assert stopped.value.exit_code == 75
+    # Other ways of execution on the way: more workers, other checkpoint times, the settings left out.
+    second = Watcher(step + 2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        train({}, small_pack, run, Execution(workers=1, checkpoint_every=2), second, resume=True)
+    except Stopped:
+        run_to_end(small_pack, run, resume=True, workers=0)
+    assert second.notes[0] == f"resuming {run} at step {step}" and second.steps[0] == step + 1
+    require_equal(end_of(run), end_of(whole))
+
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_training import GIVEN, Watcher
+from hcr.training import Execution, train
+import torch
+torch.set_num_threads(1)
+execution = Execution(workers=int(sys.argv[4]), checkpoint_every=1)
+train(GIVEN, Path(sys.argv[2]), Path(sys.argv[3]), execution, Watcher(), resume=True)
+"""
+
+
+def test_kill_9_at_random_moments_changes_nothing(whole: Path, small_pack: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    rng = random.Random(1)
+    kills, done = 0, False
+    while not done:
+        command = [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(small_pack), str(run), str(kills % 2)]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE)
+        before = {path.name for path in checkpoints(run)}
+        deadline = time.monotonic() + 60
+        # From the first new checkpoint on, some moment of the next few steps, saving included.
+        while process.poll() is None and {p.name for p in checkpoints(run)} <= before and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.25))
+        if process.poll() is None and kills < 4:
+            process.kill()
+            kills += 1
+        _, errors = process.communicate(timeout=100)
+        done = process.returncode == 0
+        assert done or process.returncode == -signal.SIGKILL, errors.decode()
+    assert kills >= 2
+    mine, theirs = end_of(run), end_of(whole)
+    require_equal(mine, theirs)
+
+
+def test_resume_skips_damaged_checkpoints_and_says_why(whole: Path, small_pack: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    newest = checkpoints(run)[0]
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    watcher = run_to_end(small_pack, run, resume=True)
+    assert "skipped a checkpoint: " in watcher.notes[0] and newest.name in watcher.notes[0]
+    assert watcher.notes[1] == f"resuming {run} at step 11" and watcher.steps == [12]
+    require_equal(end_of(run), end_of(whole))
+
+
+def test_resume_of_nothing_starts_and_of_a_finished_run_ends(whole: Path, small_pack: Path, tmp_path: Path) -> None:
+    assert run_to_end(small_pack, tmp_path / "new", resume=True).steps[0] == 1
+    before = end_of(whole)
+    assert run_to_end(small_pack, whole, resume=True).steps == []
+    require_equal(end_of(whole), before)
+
+
+def test_what_does_not_fit_the_run_is_refused(whole: Path, small_pack: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has checkpoints; go on with --resume"):
+        run_to_end(small_pack, whole)
+    with pytest.raises(UsageError, match=r"--lr 0\.5: the run was started with 0\.002"):
+        run_to_end(small_pack, whole, resume=True, lr=0.5)
+    with pytest.raises(UsageError, match="--arch efficientnet_v2_s: the run was started with compact"):
+        run_to_end(small_pack, whole, resume=True, arch="efficientnet_v2_s")
+    with pytest.raises(DataError, match=r"train\.lmdb: pictures of 32 px, expected 64: pack with --size 64"):
+        run_to_end(small_pack, tmp_path / "a", size=64)
+    with pytest.raises(UsageError, match=r"--batch-size 85: .* has only 84 samples"):
+        run_to_end(small_pack, tmp_path / "a", batch_size=85)
+    with pytest.raises(DataError, match="no such pack"):
+        run_to_end(tmp_path, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_run_stays_with_its_pack(whole: Path, corpus_folder: Path, tmp_path: Path) -> None:
+    from hcr.charset import Charset
+    from hcr.corpus.find import find_corpus
+    from hcr.pack.packer import PackConfig, pack
+
+    corpus = find_corpus([corpus_folder], allowed=None, numbering=Charset.level1())
+    pack(corpus, tmp_path / "other", PackConfig(size=32, seed=1))
+    with pytest.raises(DataError, match="but the run was started on"):
+        run_to_end(tmp_path / "other", whole, resume=True)
+    allowed = Charset(read_checkpoint(checkpoints(whole)[0])["characters"][1:])
+    pack(corpus, tmp_path / "fewer", PackConfig(size=32, characters=allowed))
+    with pytest.raises(DataError, match=r"another charset \(11 characters.*label 0 is"):
+        run_to_end(tmp_path / "fewer", whole, resume=True)
+
+
+def test_a_loss_that_is_not_finite_is_never_saved(small_pack: Path, tmp_path: Path) -> None:
+    with pytest.raises(HcrError, match="loss or weights are not finite after step"):
+        run_to_end(small_pack, tmp_path / "run", lr=10.0, weight_decay=10.0, warmup=0.0, epochs=500)
+    for path in checkpoints(tmp_path / "run"):
+        assert all(tensor.isfinite().all() for tensor in read_checkpoint(path)["model"].values())
+
+
+def test_a_pack_without_validation_trains(small_pack: Path, tmp_path: Path) -> None:
+    (tmp_path / "pack").mkdir()
+    shutil.copy(small_pack / "train.lmdb", tmp_path / "pack/train.lmdb")
+    run = tmp_path / "run"
+    watcher = run_to_end(tmp_path / "pack", run, epochs=1)
+    assert "val_top1" not in watcher.rows[0] and not (run / "checkpoints/best.pt").exists()
+
+
+def test_training_learns(small_pack: Path, tmp_path: Path) -> None:
+    watcher = run_to_end(small_pack, tmp_path / "run", epochs=25)
+    assert watcher.rows[0]["train_loss"] > 2 and watcher.rows[-1]["train_top1"] > 0.9
+    best = read_checkpoint(tmp_path / "run/checkpoints/best.pt")
+    assert best["best"]["val_top1"] >= 0.5
+    assert load_recognizer(tmp_path / "run/checkpoints/best.pt").charset.characters == best["characters"]
+
+
+def test_efficientnet_takes_steps(small_pack: Path, tmp_path: Path) -> None:
+    given = GIVEN | {"arch": "efficientnet_v2_s", "epochs": 1, "batch_size": 4}
+    watcher = Watcher(2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(Stopped, match="at step 2 of 21"):
+        train(given, small_pack, tmp_path / "run", Execution(), watcher, resume=False)
+
+
+def test_schedules() -> None:
+    rates = [learning_rate(step, 100, 1.0, 0.1) for step in range(100)]
+    assert rates[0] == 0.1 and rates[9] == 1.0 and rates[10] == 1.0 and rates[99] < 0.01
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
+    assert ema_rate(1, 0.999) > 0.8 and ema_rate(10**6, 0.999) == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"epochs": 0}, "epochs 0: expected 1 to"),
+        ({"lr": -1.0}, "lr -1.0: expected"),
+        ({"size": 16}, "size 16: expected 32 to 256"),
+        ({"batch_size": 1}, "batch-size 1: expected 2"),
+        ({"arch": "compat"}, r"did you mean compact\?"),
+    ],
+)
+def test_settings_out_of_range(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        config_for(given, None)
+
+
+def test_recipes(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text('arch = "compact"\nlr = 1\nbatch-size = 32\naugmentation = false\n')
+    expected = {"arch": "compact", "lr": 1.0, "batch_size": 32, "augmentation": False}
+    assert read_recipe(path, TrainConfig) == expected
+    for text, message in (
+        ("epoch = 3", r"unknown key 'epoch': did you mean 'epochs'\?"),
+        ("epochs = 2.5", r"epochs = 2.5: expected a int like 30"),
+        ('lr = "high"', "lr = 'high': expected a float like 0.001"),
+        ("epochs 3", "not TOML"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UsageError, match=message):
+            read_recipe(path, TrainConfig)
+    with pytest.raises(UsageError, match="cannot read the recipe"):
+        read_recipe(tmp_path / "none.toml", TrainConfig)
