@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -14,6 +15,11 @@ from hcr.errors import HcrError, UsageError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+# Threads that wait for each other by spinning stand in their own way as soon as another program wants the cores: beside
+# one such program on two cores the compact network trains several times slower (benchmarks/waiting.py). torch reads
+# this when it is imported, which no command has done yet.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # A log file gets a line this often; a terminal gets a bar.
 LINE_SECONDS = 30.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,9 @@ def main(
     device = choose_device(device)
     cuda = device == "cuda"
     run = ARTIFACTS / (name or f"{pack.name}-{given.get('arch', settings['arch'])}")
-    execution = Execution(device, (4 if cuda else 1) if workers is None else workers, checkpoint_every)
+    if workers is None:
+        workers = min(4, os.cpu_count() or 1) if cuda else 1
+    execution = Execution(device, workers, checkpoint_every)
     click.echo(f"training {run} on {pack}, {device}", err=True)
     with meter("train", " steps") as steps, meter("validate", " pictures") as pictures:
         summary = train(given, pack, run, execution, _Screen(steps, pictures), resume=resume)

@@ -176,8 +176,8 @@ class _ValidationCut:
     """Decide the split of each sample.
 
     By writer where the training units name at least two: a validation set that shares writers with training reads about
-    a point too high. Else stratified: of each run of `every` samples of a character one, chosen by the seed; never the first,
-    so that no character is only validated.
+    a point too high. Else stratified: of each run of `every` samples of a character one, chosen by the seed; never the
+    first, so that no character is only validated.
     """
 
     def __init__(self, corpus: Corpus, config: PackConfig) -> None:
