@@ -123,7 +123,7 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_training import GIVEN, Watcher
+from tests.test_training import GIVEN, Watcher
 from hcr.training import Execution, train
 import torch
 torch.set_num_threads(1)
@@ -137,7 +137,15 @@ def test_kill_9_at_random_moments_changes_nothing(whole: Path, small_pack: Path,
     rng = random.Random(1)
     kills, done = 0, False
     while not done:
-        command = [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(small_pack), str(run), str(kills % 2)]
+        command = [
+            sys.executable,
+            "-c",
+            SCRIPT,
+            str(Path(__file__).parents[1]),
+            str(small_pack),
+            str(run),
+            str(kills % 2),
+        ]
         process = subprocess.Popen(command, stderr=subprocess.PIPE)
         before = {path.name for path in checkpoints(run)}
         deadline = time.monotonic() + 60

@@ -73,11 +73,13 @@ class Meter:
         self.label, self.unit, self.about = label, unit, ""
         self.start = self.done = 0
         self._bar: tqdm | None = None
-        self._began = self._shown = time.monotonic()
+        self._began = self._shown = 0.0
 
     def __call__(self, count: int, total: int) -> None:
         from tqdm import tqdm
 
+        if not self.done:
+            self._began = self._shown = time.monotonic()
         self.done = max(self.done, self.start) + count
         if sys.stderr.isatty():
             if self._bar is None:
@@ -101,7 +103,6 @@ class Meter:
         if self._bar is not None:
             self._bar.close()
         self._bar, self.start, self.done = None, 0, 0
-        self._began = self._shown = time.monotonic()
 
 
 @contextmanager

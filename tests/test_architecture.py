@@ -1,0 +1,110 @@
+"""The house: which room may import which, and where the heavy packages may be."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HCR = Path(__file__).parents[1] / "hcr"
+
+# Ground first. A room imports from lower floors, or from its own without going round.
+FLOORS = (
+    ("errors", "progress"),
+    ("files", "charset", "paper", "glyph", "config", "layout"),
+    ("pen", "models"),
+    ("corpus", "serving"),
+    ("pack",),
+    ("feed",),
+    ("training", "evaluation"),
+    ("cli",),
+)
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+ONLY_IN = {
+    "torch": {"pen", "models", "serving", "feed", "training", "evaluation"},
+    "torchvision": {"models"},
+    "lmdb": {"pack/store.py"},
+    "click": {"cli"},
+    "tqdm": {"cli"},
+}
+MODULES = sorted(path.relative_to(HCR).as_posix() for path in HCR.rglob("*.py"))
+
+
+def room_of(module: str) -> str:
+    return module.split("/")[0].removesuffix(".py")
+
+
+def imports(module: str) -> Iterator[str]:
+    """Every module that a file imports, at its top or inside a function."""
+    for node in ast.walk(ast.parse((HCR / module).read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{module}: relative import"
+            yield node.module
+
+
+def rooms_imported(module: str) -> set[str]:
+    found = {name.split(".")[1] for name in imports(module) if name.startswith("hcr.")}
+    return found - {room_of(module)}
+
+
+def may_import(cli: bool) -> set[str]:
+    """Rooms that may use torch; a command turns its device flag into a device."""
+    return ONLY_IN["torch"] | ({"cli"} if cli else set())
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "__init__.py"])
+def test_imports_go_down(module: str) -> None:
+    room = room_of(module)
+    assert room in FLOOR, f"{module}: a room without a floor"
+    for other in rooms_imported(module):
+        assert FLOOR[other] <= FLOOR[room], f"{module} imports {other}, which is above it"
+
+
+def test_no_two_rooms_import_each_other() -> None:
+    edges: dict[str, set[str]] = {room: set() for room in FLOOR}
+    for module in MODULES:
+        if module != "__init__.py":
+            edges[room_of(module)] |= rooms_imported(module)
+    remaining = dict(edges)
+    while remaining:
+        free = [room for room, others in remaining.items() if not others & remaining.keys()]
+        assert free, f"rooms import each other in a circle: {sorted(remaining)}"
+        for room in free:
+            del remaining[room]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_heavy_packages_stay_in_their_rooms(module: str) -> None:
+    for name in imports(module):
+        package = name.split(".")[0]
+        allowed = may_import(module == "cli/common.py") if package == "torch" else ONLY_IN.get(package)
+        assert allowed is None or {room_of(module), module} & allowed, f"{module} imports {name}"
+
+
+def test_metrics_need_numpy_alone() -> None:
+    standard = {"__future__", "dataclasses", "typing"}
+    assert set(imports("evaluation/metrics.py")) - standard == {"numpy"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_commands_print_and_nothing_unpickles(module: str) -> None:
+    for node in ast.walk(ast.parse((HCR / module).read_text("utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        if isinstance(node.func, ast.Name) and node.func.id == "print":
+            assert room_of(module) == "cli", f"{module}: prints in line {node.lineno}"
+        if isinstance(node.func, ast.Attribute) and node.func.attr in ("load", "loads", "Unpickler"):
+            of = node.func.value
+            assert not (isinstance(of, ast.Name) and of.id == "pickle"), f"{module}: unpickles in line {node.lineno}"
+            if isinstance(of, ast.Name) and of.id == "torch":
+                safe = {k.arg: k.value for k in node.keywords}.get("weights_only")
+                assert isinstance(safe, ast.Constant) and safe.value is True, f"{module}: line {node.lineno}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_stay_small(module: str) -> None:
+    assert len((HCR / module).read_text("utf-8").splitlines()) <= 300

@@ -1,0 +1,85 @@
+"""Docs that cannot go stale unnoticed: commands, links, the README's promises, what formats.md names."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from hcr.pack.store import close_packs
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_cli_md_is_what_the_commands_say() -> None:
+    code = "import sys; sys.path.insert(0, 'pipelines'); import write_cli_docs as w; sys.stdout.write(w.document())"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    assert run.stdout.decode() == (ROOT / "docs/cli.md").read_text("utf-8"), "run python pipelines/write_cli_docs.py"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8")):
+        assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_readme_begins_with_the_two_commands_and_shows_every_room() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert text.index("make demo") < text.index("make test") < text.index("\n## ")
+    tree = text[text.index("```\nhcr/") :]
+    for entry in sorted((ROOT / "hcr").iterdir()):
+        if entry.name not in ("__init__.py", "__pycache__"):
+            assert re.search(rf"^  {re.escape(entry.name)}/? ", tree, re.M), f"README's tree lacks {entry.name}"
+
+
+def test_make_help_names_every_target() -> None:
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in ("install", "dataset", "demo", "test", "lint", "clean", "help"):
+        assert f"make {target} " in shown
+    assert subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout == shown
+
+
+def described(section: str) -> set[str]:
+    """The names in the first column of a section's tables in formats.md."""
+    text = (ROOT / "docs/formats.md").read_text("utf-8")
+    part = text[text.index(f"## {section}") :].split("\n## ")[0]
+    rows = re.findall(r"^\| ([^|]+) \|", part, re.M)
+    return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+
+
+def test_formats_md_describes_packs_as_written(small_pack: Path) -> None:
+    close_packs()
+    env = lmdb.open(str(small_pack / "train.lmdb"), subdir=False, readonly=True, lock=False)
+    with env.begin() as transaction:
+        keys = {bytes(key).decode().split("/")[0] for key, _ in transaction.cursor()}
+        meta = json.loads(transaction.get(b"meta"))
+    env.close()
+    assert keys | set(meta) | set(meta["sources"][0]) <= described("Pack")
+
+
+def test_formats_md_describes_runs_as_written(small_pack: Path, tmp_path: Path) -> None:
+    from hcr.evaluation import evaluate_checkpoint, write_report
+    from hcr.layout import checkpoints
+    from hcr.models import read_checkpoint
+    from hcr.training import Execution, train
+    from tests.test_training import GIVEN, Watcher
+
+    run = tmp_path / "run"
+    train(GIVEN | {"epochs": 1}, small_pack, run, Execution(), Watcher(), resume=False)
+    content = read_checkpoint(checkpoints(run)[0])
+    assert set(content) <= described("Checkpoint")
+    row = json.loads((run / "metrics.jsonl").read_text())
+    record = json.loads((run / "run.json").read_text())
+    assert set(row) | set(record) | {path.name for path in run.iterdir()} <= described("Run folder")
+    write_report(run / "eval", evaluate_checkpoint(checkpoints(run)[0], small_pack, "test"))
+    columns = (run / "eval/per_class.csv").read_text("utf-8-sig").splitlines()[0].split(",")
+    columns += (run / "eval/confusions.csv").read_text("utf-8-sig").splitlines()[0].split(",")
+    summary = json.loads((run / "eval/summary.json").read_text())
+    files = {path.name for path in (run / "eval").iterdir()}
+    assert set(columns) | set(summary) | files <= described("Evaluation")
