@@ -26,7 +26,7 @@ def document() -> str:
     parts = [HEAD]
     for name in COMMANDS:
         main: click.Command = importlib.import_module(f"hcr.cli.{name}").main
-        parts.append(_section(main, click.Context(main, info_name=f"hcr-{name}", max_content_width=100), "##"))
+        parts.append(_section(main, click.Context(main, info_name=f"hcr-{name}", terminal_width=80), "##"))
     return "\n".join(parts)
 
 
@@ -34,7 +34,7 @@ def _section(command: click.Command, context: click.Context, mark: str) -> str:
     text = f"{mark} {context.command_path}\n\n```\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):
         for name, inner in command.commands.items():
-            inside = click.Context(inner, info_name=name, parent=context, max_content_width=100)
+            inside = click.Context(inner, info_name=name, parent=context, terminal_width=80)
             text += f"\n{_section(inner, inside, mark + '#')}"
     return text
 

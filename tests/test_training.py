@@ -271,8 +271,8 @@ def test_recipes(tmp_path: Path) -> None:
     assert read_recipe(path, TrainConfig) == expected
     for text, message in (
         ("epoch = 3", r"unknown key 'epoch': did you mean 'epochs'\?"),
-        ("epochs = 2.5", r"epochs = 2.5: expected a int like 30"),
-        ('lr = "high"', "lr = 'high': expected a float like 0.001"),
+        ("epochs = 2.5", r"epochs = 2.5: expected a int like 20"),
+        ('lr = "high"', "lr = 'high': expected a float like 0.002"),
         ("epochs 3", "not TOML"),
     ):
         path.write_text(text)

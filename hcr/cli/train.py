@@ -19,9 +19,9 @@ from hcr.cli.common import Command, Meter, choose_device, device_option, meter, 
 @click.option("--recipe", type=click.Path(path_type=Path), help="TOML file of settings; flags go before it.")
 @click.option("--arch", default="efficientnet_v2_s", show_default=True, help="efficientnet_v2_s, or compact for a CPU.")
 @click.option("--size", type=int, help="Pixels a side, from 32.  [default: the pack's]")
-@click.option("--epochs", type=int, default=30, show_default=True, help="Passes over the training split.")
+@click.option("--epochs", type=int, default=20, show_default=True, help="Passes over the training split.")
 @click.option("--batch-size", type=int, help="Pictures a step.  [default: 256 on CUDA, 64 on a CPU]")
-@click.option("--lr", type=float, default=1e-3, show_default=True, help="Highest learning rate.")
+@click.option("--lr", type=float, default=2e-3, show_default=True, help="Highest learning rate.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of first weights, order and augmentation.")
 @click.option(
     "--workers", type=click.IntRange(0), help="Processes that read batches.  [default: 4 on CUDA, 1 on a CPU]"

@@ -25,9 +25,9 @@ class TrainConfig:
 
     arch: str = "efficientnet_v2_s"
     size: int = 64
-    epochs: int = 30
+    epochs: int = 20
     batch_size: int = 256
-    lr: float = 1e-3
+    lr: float = 2e-3
     seed: int = 0
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
