@@ -19,7 +19,7 @@ from hcr.corpus.gnt import read_gnt
 from hcr.corpus.sample import Sample
 from hcr.files import read_json
 
-CHARACTERS, WRITERS, SEED = 240, 60, 1
+CHARACTERS, WRITERS, SEED = 240, 40, 1
 RAW = Path("data/demo/raw")
 PACK = Path("data/demo/packed/demo-64")
 PICTURES = Path("data/demo/pictures")
