@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from hcr.errors import UsageError
 from hcr.models import require_arch
 
@@ -51,6 +53,25 @@ class TrainConfig:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise UsageError(f"{name.replace('_', '-')} {value}: expected {low} to {high}")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a run is executed: nothing here changes what it learns (beyond a device's rounding).
+
+    workers: processes that read batches. checkpoint_every: steps between checkpoints; None: ten minutes.
+    """
+
+    device: str = "cpu"
+    workers: int = 2
+    checkpoint_every: int | None = None
+
+    def has_bfloat16(self) -> bool:
+        """Tell whether the device multiplies bfloat16 in hardware, which makes a training step faster."""
+        if self.device == "cuda":
+            return True
+        found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # absent from older releases
+        return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def config_for(given: dict[str, Any], started: dict[str, Any] | None) -> TrainConfig:

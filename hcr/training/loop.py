@@ -12,7 +12,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,8 @@ from hcr.layout import checkpoints, splits_of
 from hcr.models import Recognizer
 from hcr.pack.store import PackReader, open_pack
 from hcr.training import checkpoint
-from hcr.training.config import TrainConfig, config_for
+from hcr.training.config import Execution, TrainConfig, config_for
+from hcr.training.observer import Observer
 from hcr.training.record import write_record
 from hcr.training.schedule import learning_rate
 from hcr.training.state import Tally, TrainState
@@ -40,34 +41,6 @@ CUDA_BATCH, CPU_BATCH = 256, 64
 ESTIMATE_SECONDS = 15.0
 # Steps between looks at the loss on a GPU, each of which waits for it.
 LOSS_STEPS = 20
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How a run is executed: nothing here changes what it learns (beyond a device's rounding).
-
-    workers: processes that read batches. checkpoint_every: steps between checkpoints; None: ten minutes.
-    """
-
-    device: str = "cpu"
-    workers: int = 2
-    checkpoint_every: int | None = None
-
-
-class Observer(Protocol):
-    """Who watches a run; the library itself prints nothing."""
-
-    def note(self, message: str) -> None:
-        """Hear something worth knowing: a resume, a skipped checkpoint, an estimate."""
-
-    def step(self, done: int, total: int, epoch: int, loss: float) -> None:
-        """Hear that `done` of `total` steps are taken; `loss` is the mean of epoch `epoch` (from 1) so far."""
-
-    def validating(self, advance: int, total: int) -> None:
-        """Hear that `advance` more of `total` validation samples are judged."""
-
-    def epoch(self, row: dict[str, Any]) -> None:
-        """Hear that an epoch ended; `row` is its line of metrics.jsonl."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +60,22 @@ def train(
     given: the fields of TrainConfig that somebody chose; else `size` is the pack's and `batch_size` the device's.
     Raises: Stopped after a signal, with everything saved; DataError or UsageError for what does not fit together.
     """
+    with StopFlag() as stop:
+        trainer = _prepare(given, pack, run, execution, observer, stop, resume=resume)
+        return trainer.run_to_end()
+
+
+def _prepare(
+    given: dict[str, Any],
+    pack: Path,
+    run: Path,
+    execution: Execution,
+    observer: Observer,
+    stop: StopFlag,
+    *,
+    resume: bool,
+) -> Trainer:
+    """Bring settings, pack and checkpoint together, or refuse what does not fit."""
     if checkpoints(run) and not resume:
         raise UsageError(f"{run}: has checkpoints; go on with --resume, or name another --run")
     readers = {split: open_pack(pack / f"{split}.lmdb") for split in ("train", *splits_of(pack)) if split != "test"}
@@ -116,8 +105,7 @@ def train(
         observer.note(f"resuming {run} at step {state.step}")
     start = {"step": state.step, "device": execution.device, "workers": execution.workers}
     write_record(run, config, pack, digests, reader.charset, start)
-    with StopFlag() as stop:
-        return Trainer(config, readers, run, execution, observer, state, stop).run_to_end()
+    return Trainer(config, readers, run, execution, observer, state, stop)
 
 
 class Trainer:
@@ -137,7 +125,7 @@ class Trainer:
         self.state, self.stop = state, stop
         self.digests = {split: reader.digest for split, reader in readers.items()}
         cuda = execution.device == "cuda"
-        self.bfloat16 = cuda or _has_bfloat16()
+        self.bfloat16 = execution.has_bfloat16()
         if cuda:
             torch.backends.cudnn.benchmark = True
             torch.set_float32_matmul_precision("high")
@@ -289,12 +277,6 @@ class Trainer:
             f"about {_duration((left + judged) * step_seconds)} for the {left:,} steps left of {epochs} epochs, "
             f"at {speed:,.0f} pictures a second on this {self.execution.device.upper()}{advice}"
         )
-
-
-def _has_bfloat16() -> bool:
-    """Tell whether this CPU multiplies bfloat16 in hardware, which makes a step about 1.6 times as fast."""
-    found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # absent from older releases
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def _duration(seconds: float) -> str:
