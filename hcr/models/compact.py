@@ -12,7 +12,7 @@ from torch import Tensor, nn
 WIDTHS = (16, 32, 64, 160, 384)  # of the maps of 64, 32, 16, 8 and 4 pixels a side, for pictures of 64
 # Before the second convolution of each width but the first. Growing with depth, as in Graham 2013, "Sparse arrays of
 # signatures for online character recognition": a class has few samples, and the deep layers learn them by heart.
-DROPOUTS = (0.0, 0.0, 0.1, 0.2)
+DROPOUTS = (0.0, 0.1, 0.2, 0.3)
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Sequential:
@@ -37,7 +37,7 @@ class Compact(nn.Module):
         self.pool = nn.Sequential(
             nn.AdaptiveAvgPool2d(4), nn.Conv2d(width, width, 4, groups=width, bias=False), nn.BatchNorm2d(width)
         )
-        self.head = nn.Sequential(nn.Flatten(), nn.Dropout(0.4), nn.Linear(width, classes))
+        self.head = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(width, classes))
 
     def forward(self, ink: Tensor) -> Tensor:
         """Give logits float[B, C] for ink float[B, 1, S, S] in 0..1, S from 32."""
