@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 # Threads that wait for each other by spinning stand in their own way as soon as another program wants the cores: beside
-# one such program on two cores the compact network trains several times slower (benchmarks/waiting.py). torch reads
-# this when it is imported, which no command has done yet.
+# one such program on two cores training was about twice as fast when they sleep (docs/benchmarks.md), and somewhat
+# slower on an idle machine. torch reads this when it is imported, which no command has done yet.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # A log file gets a line this often; a terminal gets a bar.
