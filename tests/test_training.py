@@ -174,6 +174,16 @@ def test_resume_skips_damaged_checkpoints_and_says_why(whole: Path, small_pack: 
     require_equal(end_of(run), end_of(whole))
 
 
+def test_damaged_checkpoints_never_push_out_good_ones(whole: Path, small_pack: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    for step in (900, 901, 902):
+        (run / f"checkpoints/step-{step:08d}.pt").write_bytes(b"damaged")
+    newest = run / "checkpoints/step-00000012.pt"
+    newest.unlink()
+    run_to_end(small_pack, run, resume=True)
+    require_equal(read_checkpoint(newest), end_of(whole)[0])
+
+
 def test_resume_of_nothing_starts_and_of_a_finished_run_ends(whole: Path, small_pack: Path, tmp_path: Path) -> None:
     assert run_to_end(small_pack, tmp_path / "new", resume=True).steps[0] == 1
     before = end_of(whole)

@@ -30,7 +30,7 @@ from hcr.progress import Progress, silent
 
 SETTINGS = "drawn.json"
 TEST_SHARE = 5
-"""Every so-manieth writer, the last ones, is a test writer; of two writers and more, one at least."""
+"""One writer in so many, the last ones, is a test writer; of two writers and more, one at least."""
 
 _BATCH = 256  # characters drawn at a time
 _WORTH_A_PROCESS = 20_000  # pictures; for fewer, starting processes takes longer than drawing

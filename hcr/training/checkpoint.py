@@ -31,7 +31,8 @@ def save(run: Path, step: int, content: dict[str, Any], *, best: bool) -> Path:
         torch.save({"format": FORMAT, "version": VERSION, "step": step, **content}, file)
     if best:
         _link(path, path.with_name("best.pt"))
-    for old in checkpoints(run)[KEPT:]:
+    # Files of later steps are ones that a resume skipped as damaged: they must not push out the good ones.
+    for old in [known for known in checkpoints(run) if known.name <= path.name][KEPT:]:
         old.unlink()
     return path
 
