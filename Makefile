@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install dataset demo test lint clean
+.PHONY: help install dataset demo bench test lint clean
 
 help: ## show this help
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1 \t/' | expand -t 18
@@ -23,6 +23,17 @@ dataset: install ## find CASIA in data/raw, else draw a corpus; pack it at 64 px
 
 demo: install ## draw, pack, train, evaluate and recognise, in a few minutes
 	@python pipelines/demo.py
+
+# What is measured on: a drawn corpus of 101,385 pictures, or a folder of .gnt files of your own (make bench CORPUS=…).
+CORPUS ?= data/benchmark/drawn
+PLOT := $(if $(filter data/benchmark/drawn,$(CORPUS)),docs,data/benchmark)/loading.svg
+
+bench: install ## measure against other libraries, in about half an hour; CORPUS=folder takes your .gnt files
+	python -m pip install --quiet --editable '.[bench]'
+	if [ "$(CORPUS)" = data/benchmark/drawn ]; then hcr-data draw --writers 27 --out $(CORPUS); fi
+	python benchmarks/packing.py "$(CORPUS)"
+	python benchmarks/loading.py "$(CORPUS)" --plot "$(PLOT)"
+	python benchmarks/first_batch.py "$(CORPUS)"
 
 test: install ## run the tests
 	python -m pytest

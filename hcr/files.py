@@ -1,4 +1,4 @@
-"""Files that are either whole or absent.
+"""Files that are either whole or absent, and work that only one process does at a time.
 
 A file is written beside its final name and renamed over it only when every byte is on disk, so that a crash or a full
 disk leaves the older file as it was. The cost is room for both at once.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from hcr.errors import DataError
+from hcr.errors import DataError, HcrError
 
 
 @contextmanager
@@ -46,6 +47,53 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def locked(path: Path, doing: str) -> Iterator[None]:
+    """Hold `path` as a lock file, with this process's number and machine in it, and remove it at the end.
+
+    Raises: HcrError at once, naming the process that is `doing` this, where one is. A process that is no more, however
+    it ended, holds nothing.
+    """
+    import fcntl
+
+    # The kernel frees the lock with the process, so a number left behind is never trusted. NFS carries such locks to
+    # its server, so there they hold between machines; a file system without locks is an error.
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 256).decode("utf-8", "replace").strip() or "another process"
+            os.close(descriptor)
+            raise HcrError(f"{path}: {holder} is {doing}; wait for it, or end it") from None
+        except OSError:
+            os.close(descriptor)
+            raise
+        if _is_at(descriptor, path):
+            break
+        # Its last holder removed it between our opening and locking it.
+        os.close(descriptor)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def free_bytes(folder: Path) -> int:
+    """Give the bytes that can still be written below `folder`."""
+    return shutil.disk_usage(folder).free
 
 
 def write_json(path: Path, value: object) -> None:

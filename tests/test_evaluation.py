@@ -1,72 +1,31 @@
-"""Figures against a case worked by hand and against scikit-learn; files that can be recomputed."""
+"""A checkpoint judged on a split: each sample once, files to recompute, an interruption that leaves no trace."""
 
 from __future__ import annotations
 
 import csv
 import json
-import math
+import signal
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import precision_recall_fscore_support
 
 from hcr.charset import Charset
-from hcr.errors import DataError, UsageError
-from hcr.evaluation import Confusion, Predictions, confusions, evaluate_checkpoint, summarise, write_report
+from hcr.errors import DataError, Stopped, UsageError
+from hcr.evaluation import evaluate, evaluate_checkpoint, prepare, summarise, write_report
+from hcr.evaluation.partial import PARTIAL, forget
+from hcr.feed.loader import Loader
+from hcr.feed.order import SequentialBatches
 from hcr.glyph import PREPROCESSING
-from hcr.models import Recognizer
+from hcr.models import Recognizer, load_recognizer
+from hcr.pack.store import open_pack
 
-
-def predictions(target: list[int], first: list[int], classes: int) -> Predictions:
-    """Predictions whose further answers are the other labels in order."""
-    top = np.array([[answer, *(label for label in range(classes) if label != answer)] for answer in first])
-    score = np.tile(np.float32([0.75, *[0.25 / (classes - 1)] * (classes - 1)]), (len(target), 1))
-    return Predictions(np.arange(len(target)), np.array(target), top, score)
-
-
-def test_three_classes_by_hand() -> None:
-    # Class 0: two of three right, one read as 1. Class 1: one right, one read as 0. Class 2: never seen, never said.
-    found = predictions([0, 0, 0, 1, 1], [0, 0, 1, 1, 0], 3)
-    summary = summarise(found, 3)
-    assert (summary.n, summary.top1, summary.top5) == (5, 3 / 5, 1.0)
-    assert summary.macro_recall == pytest.approx((2 / 3 + 1 / 2) / 2, abs=1e-15)
-    assert summary.count.tolist() == [3, 2, 0] and summary.correct.tolist() == [2, 1, 0]
-    np.testing.assert_allclose(summary.recall, [2 / 3, 1 / 2, math.nan])
-    np.testing.assert_allclose(summary.precision, [2 / 3, 1 / 2, math.nan])
-    np.testing.assert_allclose(summary.f1, [2 / 3, 1 / 2, math.nan])
-    np.testing.assert_allclose(summary.mean_confidence, [0.75, 0.75, math.nan])
-    assert confusions(found, 3) == [Confusion(0, 1, 1, 1), Confusion(1, 0, 1, 1)]
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_equal_to_scikit_learn(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    classes = int(rng.integers(2, 40))
-    target = rng.integers(0, classes, 300)
-    first = np.where(rng.random(300) < 0.6, target, rng.integers(0, classes, 300))
-    summary = summarise(predictions(target.tolist(), first.tolist(), classes), classes)
-    precision, recall, f1, count = precision_recall_fscore_support(
-        target, first, labels=np.arange(classes), zero_division=np.nan
-    )
-    assert np.array_equal(summary.count, count)
-    np.testing.assert_allclose(summary.precision, precision, atol=1e-12)
-    np.testing.assert_allclose(summary.recall, recall, atol=1e-12)
-    np.testing.assert_allclose(np.nan_to_num(summary.f1), np.nan_to_num(f1), atol=1e-12)
-    assert summary.macro_recall == pytest.approx(np.nanmean(recall), abs=1e-12)
-    pairs = confusions(predictions(target.tolist(), first.tolist(), classes), classes)
-    assert sum(pair.count for pair in pairs) == (target != first).sum()
-    counts = {(pair.target, pair.predicted): pair for pair in pairs}
-    for (a, b), pair in counts.items():
-        assert pair.count == ((target == a) & (first == b)).sum() and pair.back == ((target == b) & (first == a)).sum()
-
-
-def test_top5_counts_the_first_five_only() -> None:
-    found = predictions([6, 4], [0, 0], 8)
-    summary = summarise(found, 8)
-    assert summary.top1 == 0 and summary.top5 == 0.5
-    assert summary.top5_recall[4] == 1 and summary.top5_recall[6] == 0
+ROOT = Path(__file__).parents[1]
 
 
 def checkpoint(folder: Path, charset: Charset, size: int = 32) -> Path:
@@ -101,7 +60,8 @@ def test_the_files_can_be_recomputed(small_pack: Path, tmp_path: Path) -> None:
     write_report(tmp_path / "eval", evaluation)
     summary = json.loads((tmp_path / "eval/summary.json").read_text("utf-8"))
     saved = np.load(tmp_path / "eval/predictions.npz")
-    assert set(saved.files) == {"index", "target", "top", "score"} and saved["top"].shape == (24, 10)
+    assert set(saved.files) == {"index", "target", "top", "score", "characters", "pack_digest", "seen"}
+    assert saved["top"].shape == (24, 10) and str(saved["characters"]) == charset.characters
     hit = saved["top"][:, 0] == saved["target"]
     assert summary["n"] == 24 and summary["top1"] == hit.mean()
     assert summary["top5"] == (saved["top"][:, :5] == saved["target"][:, None]).any(1).mean()
@@ -126,7 +86,180 @@ def test_what_does_not_fit_is_refused(small_pack: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no split 'dev'; it has train, val, test"):
         evaluate_checkpoint(checkpoint(tmp_path, charset), small_pack, "dev")
     other = Charset(charset.characters[:-1] + "龟鼠")
-    with pytest.raises(DataError, match=rf"another charset \(12 characters, {charset.digest}\) than .*{other.digest}"):
+    message = rf"another charset \(12 characters, {charset.digest}\) than .*{other.digest}.*; --only-shared scores"
+    with pytest.raises(DataError, match=message):
         evaluate_checkpoint(checkpoint(tmp_path, other), small_pack, "test")
     with pytest.raises(DataError, match="pictures of 32 px, expected 64"):
         evaluate_checkpoint(checkpoint(tmp_path, charset, size=64), small_pack, "test")
+
+
+def test_the_library_alone_gives_the_same_figures(small_pack: Path, tmp_path: Path) -> None:
+    path = checkpoint(tmp_path, pack_charset(small_pack))
+    model = load_recognizer(path)
+    found = evaluate(model, Loader(small_pack / "test.lmdb", SequentialBatches(24, 24)))
+    whole = evaluate_checkpoint(path, small_pack, "test", batch_size=24)
+    assert np.array_equal(found.top, whole.predictions.top) and np.array_equal(found.score, whole.predictions.score)
+    assert summarise(found, 12).top1 == whole.summary.top1
+
+
+def test_every_table_adds_up(small_pack: Path, tmp_path: Path) -> None:
+    evaluation = evaluate_checkpoint(checkpoint(tmp_path, pack_charset(small_pack)), small_pack, "test")
+    findings = write_report(tmp_path / "eval", evaluation)
+    summary = json.loads((tmp_path / "eval/summary.json").read_text("utf-8"))
+    right = round(summary["top1"] * 24)
+    for name, key in (("writers", "writer"), ("strokes", "strokes"), ("groups", "characters")):
+        rows = list(csv.DictReader((tmp_path / f"eval/{name}.csv").read_text("utf-8-sig").splitlines()))
+        assert sum(int(row["n"]) for row in rows) == 24 and sum(int(row["correct"]) for row in rows) == right
+        assert "seen" not in rows[0] and len({row[key] for row in rows}) == len(rows)
+        for row in rows:
+            assert float(row["recall_low"]) <= float(row["recall"]) <= float(row["recall_high"])
+            assert float(row["recall"]) == pytest.approx(int(row["correct"]) / int(row["n"]), abs=1e-6)
+    assert {row.name for row in findings.writers} == set(open_pack(small_pack / "test.lmdb").meta["writers"])
+    assert sum(group.inside for group in findings.groups) <= 24 - right
+    assert summary["seconds"] > 0 and summary["ms_per_picture"] * 24 == pytest.approx(evaluation.seconds * 1000)
+    assert summary["seen"] == "" and summary["elsewhere"] is None and len(summary["checkpoint_digest"]) == 16
+    score = evaluation.predictions.score[findings.confident_errors, 0]
+    assert len(score) == 24 - right and (np.diff(score) <= 0).all()
+    assert not evaluation.predictions.hit[findings.confident_errors].any()
+
+
+def test_strokes_are_those_of_the_characters(small_pack: Path, tmp_path: Path) -> None:
+    evaluation = evaluate_checkpoint(checkpoint(tmp_path, pack_charset(small_pack)), small_pack, "test")
+    findings = write_report(tmp_path / "eval", evaluation)
+    # 一 is in every charset that is spread over level 1, and nothing else has one stroke.
+    assert evaluation.charset[0] == "一" and (findings.strokes[0].name, findings.strokes[0].n) == ("1", 2)
+    assert [int(row.name) for row in findings.strokes] == sorted(int(row.name) for row in findings.strokes)
+
+
+class Interrupted:
+    """A `Progress` that sends this process a signal when `at` samples are done."""
+
+    def __init__(self, at: int, number: signal.Signals = signal.SIGINT) -> None:
+        self.at, self.number, self.done = at, number, 0
+
+    def __call__(self, count: int, total: int) -> None:
+        assert total == 24
+        self.done += count
+        if self.done == self.at:
+            signal.raise_signal(self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_leaves_no_trace(small_pack: Path, tmp_path: Path, number: signal.Signals) -> None:
+    path = checkpoint(tmp_path, pack_charset(small_pack))
+    whole = evaluate_checkpoint(path, small_pack, "test", batch_size=5)
+    judging = prepare(path, small_pack, "test", batch_size=5, folder=tmp_path / "eval")
+    with pytest.raises(
+        Stopped, match=rf"stopped by {number.name} after 15 of 24 .*: run the same command again"
+    ) as why:
+        judging.evaluation(Interrupted(10, number))
+    assert why.value.exit_code == 75
+    taken_up: list[int] = []
+    rest = Interrupted(99)
+    evaluation = judging.evaluation(rest, taken_up.append)
+    assert taken_up == [15] and rest.done == 9
+    for name in ("index", "target", "top", "score"):
+        assert np.array_equal(getattr(evaluation.predictions, name), getattr(whole.predictions, name))
+    # Until all files are written nothing has to be predicted again, and then nothing is left behind.
+    again = Interrupted(99)
+    assert judging.evaluation(again).seconds == pytest.approx(evaluation.seconds, abs=0.5) and again.done == 0
+    forget(tmp_path / "eval")
+    assert not (tmp_path / "eval" / PARTIAL).exists()
+
+
+def test_what_another_checkpoint_began_is_not_taken_up(small_pack: Path, tmp_path: Path) -> None:
+    path = checkpoint(tmp_path, pack_charset(small_pack))
+    folder = tmp_path / "eval"
+    with pytest.raises(Stopped):
+        prepare(path, small_pack, "test", batch_size=5, folder=folder).evaluation(Interrupted(5))
+    content = torch.load(path, weights_only=True)
+    content["step"] = 1
+    torch.save(content, path)
+    anew = Interrupted(99)
+    prepare(path, small_pack, "test", batch_size=5, folder=folder).evaluation(anew)
+    assert anew.done == 24
+    (folder / PARTIAL / "plain.npz").write_bytes(b"damaged")
+    anew = Interrupted(99)
+    prepare(path, small_pack, "test", batch_size=5, folder=folder).evaluation(anew)
+    assert anew.done == 24
+
+
+def test_only_shared_characters_are_asked_for_and_answered(small_pack: Path, tmp_path: Path) -> None:
+    mine = pack_charset(small_pack)
+    # Of the pack's 12 characters the model knows 9, and two others.
+    path = checkpoint(tmp_path, Charset(mine.characters[:9] + "龟鼠"))
+    evaluation = evaluate_checkpoint(path, small_pack, "test", only_shared=True)
+    assert evaluation.charset.characters == mine.characters[:9] and evaluation.left_out == 6
+    labels = open_pack(small_pack / "test.lmdb").labels
+    assert evaluation.predictions.index.tolist() == np.flatnonzero(labels < 9).tolist()
+    assert np.array_equal(evaluation.predictions.target, labels[labels < 9])
+    assert evaluation.predictions.top.shape == (18, 9) and (np.sort(evaluation.predictions.top) == np.arange(9)).all()
+    # Scores are shared out anew among them.
+    np.testing.assert_allclose(evaluation.predictions.score.sum(1), 1, rtol=1e-5)
+    write_report(tmp_path / "eval", evaluation)
+    summary = json.loads((tmp_path / "eval/summary.json").read_text("utf-8"))
+    assert (summary["n"], summary["classes"], summary["left_out"], summary["only_shared"]) == (18, 9, 6, True)
+    # A model that knows more than the pack has is held to the pack's characters too.
+    wide = evaluate_checkpoint(
+        checkpoint(tmp_path, Charset(mine.characters + "龟")), small_pack, "test", only_shared=True
+    )
+    assert (wide.left_out, wide.only_shared, wide.predictions.top.max()) == (0, True, 11)
+    with pytest.raises(DataError, match=r"no sample of a character that .* knows"):
+        evaluate_checkpoint(checkpoint(tmp_path, Charset("龟鼠")), small_pack, "test", only_shared=True)
+
+
+def blank_pack(folder: Path, labels: np.ndarray, writers: int) -> None:
+    """A test split as docs/formats.md describes it, of white pictures of 4 px and all of level 1."""
+    n, side = len(labels), 4
+    meta = {"format": "hcr-pack", "version": 1, "size": side, "count": n, "block": 256, "digest": "d", "sources": []}
+    meta |= {"preprocessing": PREPROCESSING, "characters": Charset.level1().characters}
+    meta |= {"writers": [str(writer) for writer in range(writers)]}
+    env = lmdb.open(str(folder / "test.lmdb"), subdir=False, map_size=1 << 28)
+    with env.begin(write=True) as pack:
+        pack.put(b"labels", labels.astype("<u2").tobytes())
+        pack.put(b"writers", (np.arange(n) * writers // n).astype("<u2").tobytes())
+        for block in range(-(-n // 256)):
+            count = min(256, n - 256 * block)
+            pixels = b"\xff" * (count * side * side)
+            pack.put(b"block/%08d" % block, pixels + zlib.crc32(pixels).to_bytes(4, "little"))
+            pack.put(b"origin/%08d" % block, "\n".join(f"x.gnt:{place}" for place in range(count)).encode())
+        pack.put(b"meta", json.dumps(meta).encode())
+    env.close()
+
+
+LARGE = """
+import sys, time
+from pathlib import Path
+import numpy as np
+import hcr.evaluation.inference
+from hcr.charset import Charset
+from hcr.evaluation import Evaluation, Predictions, summarise, write_report
+from hcr.pack.store import open_pack
+
+folder, charset = Path(sys.argv[1]), Charset.level1()
+process = Path("/proc/self")
+def megabytes(key):
+    return int((process / "status").read_text().split(key + ":")[1].split()[0]) / 1024
+(process / "clear_refs").write_text("5")  # importing torch took more than all that follows
+before, began = megabytes("VmRSS"), time.process_time()
+target = open_pack(folder / "test.lmdb").labels.astype(np.int64)
+n, rng = len(target), np.random.default_rng(0)
+first = np.where(rng.random(n) < 0.9, target, (target + rng.integers(1, 40, n)) % 3755)
+top = (first[:, None] + np.arange(10)) % 3755
+score = np.sort(rng.random((n, 10), np.float32))[:, ::-1]
+predictions = Predictions(np.arange(n), target, top, score)
+evaluation = Evaluation(predictions, summarise(predictions, 3755), charset, folder, "test", "d", Path("x"), "d", "a")
+write_report(folder / "eval", evaluation)
+print(time.process_time() - began, megabytes("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is measured by Linux's /proc")
+def test_a_whole_test_set_is_reported_in_five_seconds_and_200_megabytes(tmp_path: Path) -> None:
+    blank_pack(tmp_path, np.random.default_rng(1).integers(0, 3755, 224_000), writers=60)
+    run = subprocess.run([sys.executable, "-c", LARGE, tmp_path], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    seconds, megabytes = map(float, run.stdout.split())
+    summary = json.loads((tmp_path / "eval/summary.json").read_text("utf-8"))
+    assert summary["n"] == 224_000 and 0.89 < summary["top1"] < 0.91
+    assert seconds < 5 and megabytes < 200, run.stdout

@@ -1,12 +1,16 @@
-"""Files are whole or absent: a write that fails leaves what was there."""
+"""Files are whole or absent: a write that fails leaves what was there. Locks end with their process."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from hcr.errors import DataError
-from hcr.files import atomic_write, read_json, write_json
+from hcr.errors import DataError, HcrError
+from hcr.files import atomic_write, free_bytes, locked, read_json, write_json
 
 
 def test_a_file_appears_whole_in_folders_that_are_made(tmp_path: Path) -> None:
@@ -61,3 +65,60 @@ def test_what_is_no_json_is_named(tmp_path: Path, raw: bytes) -> None:
 def test_a_missing_json_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.json: no such file"):
         read_json(tmp_path / "none.json")
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from hcr.files import locked
+with locked(Path(sys.argv[1]), "testing"):
+    print(1, flush=True)
+    input()
+"""
+
+
+def holder(path: Path) -> subprocess.Popen[str]:
+    """A process that holds the lock until it is told otherwise."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "1\n"
+    return process
+
+
+def test_a_lock_names_its_holder_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with holder(path) as process:
+        began = time.monotonic()
+        with (
+            pytest.raises(HcrError, match=rf"lock: process {process.pid} on {os.uname().nodename} is packing; wait"),
+            locked(path, "packing"),
+        ):
+            pass
+        assert time.monotonic() - began < 1 and path.exists()
+        process.communicate("\n")
+    assert not path.exists()
+    with locked(path, "packing"):
+        assert path.read_text().startswith(f"process {os.getpid()} on ")
+    assert not path.exists()
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with holder(path) as process:
+        process.kill()
+    assert path.read_text().startswith(f"process {process.pid} ")
+    with locked(path, "packing"):
+        assert path.read_text().startswith(f"process {os.getpid()} ")
+    assert not path.exists()
+
+
+def test_a_lock_is_freed_by_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="inside"), locked(tmp_path / "lock", "testing"):
+        raise ValueError("inside")
+    assert not (tmp_path / "lock").exists()
+
+
+def test_free_bytes_are_those_that_can_be_written(tmp_path: Path) -> None:
+    status = os.statvfs(tmp_path)
+    assert abs(free_bytes(tmp_path) - status.f_bavail * status.f_frsize) < 1 << 30

@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -348,7 +349,7 @@ def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_an_empty_folder_says_what_was_expected(tmp_path: Path) -> None:
     assert refusal(tmp_path) == (
-        f"{tmp_path}: found nothing; expected .gnt files, class folders of pictures, or a zip of either"
+        f"{tmp_path}: found nothing; expected .gnt files, class folders of pictures, a zip of either, or an HDF5 file"
     )
 
 
@@ -364,7 +365,7 @@ def test_an_empty_source_beside_a_good_one_is_named(tmp_path: Path) -> None:
 
 def test_gnt_and_class_folders_together_are_refused(tmp_path: Path) -> None:
     message = refusal(lay(tmp_path, "w/1.gnt", "train/一/a.png"))
-    assert "w/1.gnt is a GNT file and train/一 a class folder of pictures" in message
+    assert "w/1.gnt is a GNT file and train/一 is a class folder of pictures" in message
 
 
 def test_a_zip_that_holds_an_alz_says_to_unpack_it(tmp_path: Path) -> None:
@@ -390,7 +391,53 @@ def test_a_file_that_is_no_zip_though_named_so(tmp_path: Path, cut: int) -> None
 
 def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
     lay(tmp_path, "a.txt")
-    assert f"{tmp_path}/a.txt: neither a .gnt file nor a zip archive" in refusal(tmp_path / "a.txt")
+    assert f"{tmp_path}/a.txt: neither a .gnt file, a zip archive nor an HDF5 file" in refusal(tmp_path / "a.txt")
+
+
+# HDF5; what is in the files is tests/test_hdf5.py's
+
+
+def lay_hdf5(path: Path, chars: str = "一丁") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        file["trn/x"] = np.full((len(chars), 1, 8, 8), 255, np.uint8)
+        file["trn/y"] = np.frombuffer(chars.encode("gbk"), ">u2")
+    return path
+
+
+def test_hdf5_files_are_found_by_name_and_in_folders(tmp_path: Path) -> None:
+    alone = find(lay_hdf5(tmp_path / "HWDB1.1.hdf5"))
+    assert (alone.name, [unit.name for unit in alone.units]) == ("hwdb1.1", ["HWDB1.1.hdf5/trn:00000000"])
+    lay_hdf5(tmp_path / "b" / "c.H5", "七")
+    lay(tmp_path, "notes.txt", "preview.png")
+    both = find(tmp_path)
+    assert [unit.name for unit in both.units] == ["HWDB1.1.hdf5/trn:00000000", "b/c.H5/trn:00000000"]
+    assert [found.char for found in read(both) if isinstance(found, Sample)] == list("一丁七")
+    assert "2 pictures of 8 × 8 pixels" in both.layout
+    assert "; 1 pictures of 8 × 8 pixels" in both.layout
+    assert both.layout.endswith("; 2 other files passed over (.txt, picture)")
+
+
+@pytest.mark.parametrize("name", ["1.gnt", "一/a.png"])
+def test_hdf5_files_among_others_are_passed_over_but_not_when_named(tmp_path: Path, name: str) -> None:
+    weights = tmp_path / "weights.hdf5"
+    with h5py.File(weights, "w") as file:
+        file["layer1"] = [0.5]
+    corpus = find(lay(tmp_path / "mine", name), lay(tmp_path, "b/" + name) / "b")
+    assert "passed over" not in corpus.layout
+    weights.rename(tmp_path / "mine" / weights.name)
+    corpus = find(tmp_path / "mine")
+    assert len(corpus.units) == 1
+    assert corpus.layout.endswith("; 1 other file passed over (.hdf5)")
+    named = lay_hdf5(tmp_path / "a.h5")
+    message = refusal(tmp_path / "mine", named)
+    assert message.endswith(" and a.h5 is an HDF5 file; a corpus is of one kind: give only one of them")
+
+
+def test_hdf5_in_a_zip_is_not_read(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(lay_hdf5(tmp_path / "a.hdf5"), "a.hdf5")
+    assert f"{tmp_path}/a.zip: found 1 .hdf5; expected .gnt files" in refusal(tmp_path / "a.zip")
 
 
 def test_samples_that_would_count_twice_are_refused(tmp_path: Path) -> None:
@@ -442,6 +489,14 @@ def test_the_parts_of_one_set_are_the_default(tmp_path: Path) -> None:
         lay_zip(tmp_path / f"{name}.zip", "a.gnt")
     names = [path.name for path in default_sources(tmp_path)]
     assert names == ["Gnt1.1Test.zip", "Gnt1.1TrainPart1.zip", "Gnt1.1TrainPart2.zip", "HWDB1.1trn_gnt"]
+
+
+def test_an_hdf5_file_is_a_corpus_of_its_own(tmp_path: Path) -> None:
+    path = lay_hdf5(tmp_path / "HWDB1.1.hdf5")
+    assert default_sources(tmp_path) == [path]
+    lay(tmp_path, "HWDB1.1trn_gnt/1001-c.gnt")
+    with pytest.raises(UsageError, match="holds 2 corpora"):
+        default_sources(tmp_path)
 
 
 def test_the_drawn_corpus_is_the_default_only_alone(tmp_path: Path) -> None:

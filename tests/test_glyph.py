@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from hcr.errors import DataError
-from hcr.glyph import PREPROCESSING, fit_square, open_picture, to_paper
+from hcr.glyph import PREPROCESSING, fit_square, fit_squares, open_picture, to_paper
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real"
 
@@ -96,6 +96,35 @@ def test_fit_square_takes_one_pixel_and_extreme_shapes() -> None:
     dot[4, 4] = 0
     assert (fit_square(dot, 32) == 0).sum() == 28 * 28
     assert (fit_square(np.zeros((1, 500), np.uint8), 32) < 255).any(1).sum() == 1
+
+
+def fitted_singly(picture: np.ndarray, size: int) -> np.ndarray:
+    """What preprocessing version 1 is, step by step."""
+    square = np.full((size, size), 255, np.uint8)
+    ink = Image.fromarray(255 - picture)
+    if (box := ink.getbbox()) is None:
+        return square
+    scale = (size - 2 * round(size / 16)) / max(box[2] - box[0], box[3] - box[1])
+    width, height = (max(1, round((box[i + 2] - box[i]) * scale)) for i in (0, 1))
+    ink = ink.crop(box).resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (size - width) // 2, (size - height) // 2
+    square[top : top + height, left : left + width] = 255 - np.asarray(ink)
+    return square
+
+
+def test_many_squares_of_several_sizes_are_those_of_version_1() -> None:
+    rng = np.random.default_rng(0)
+    pictures = [np.full((4, 5), 255, np.uint8), np.asfortranarray(draw("田", 70))]
+    for sides in rng.integers(1, 200, (40, 2)):
+        picture = np.full(sides, 255, np.uint8)
+        marked = rng.random(picture.shape) < rng.choice([0.001, 0.3])
+        picture[marked] = rng.integers(0, 255, marked.sum())
+        pictures.append(picture)
+    outs = [np.empty((len(pictures), size, size), np.uint8) for size in (17, 32, 96)]
+    fit_squares(pictures, outs)
+    for squares in outs:
+        for square, picture in zip(squares, pictures, strict=True):
+            assert np.array_equal(square, fitted_singly(picture, len(square)))
 
 
 def test_fit_square_is_fast_enough_for_millions() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import lmdb
@@ -15,11 +18,11 @@ from PIL import Image
 from hcr.charset import Charset
 from hcr.corpus.find import find_corpus
 from hcr.corpus.gnt import encode_record, read_gnt
-from hcr.corpus.sample import Sample
-from hcr.errors import DataError, UsageError
+from hcr.corpus.sample import Corpus, Damage, Digest, Sample, Unit
+from hcr.errors import DataError, HcrError, UsageError
 from hcr.glyph import PREPROCESSING, fit_square
 from hcr.pack.inspect import contact_sheet, info, verify
-from hcr.pack.packer import PackConfig, PackSummary, pack
+from hcr.pack.packer import PackConfig, PackSummary, pack, pack_sizes
 from hcr.pack.store import BLOCK, close_packs, open_pack
 
 
@@ -87,6 +90,37 @@ def test_the_format_reads_without_our_code(small_pack: Path) -> None:
     assert zlib.crc32(value[:-4]) == int.from_bytes(value[-4:], "little")
     assert len(value) == 84 * 32 * 32 + 4
     assert meta["characters"] == "".join(sorted(meta["characters"])) and len(meta["characters"]) == 12
+
+
+def test_the_digest_is_of_checksums_labels_writers_and_characters(small_pack: Path) -> None:
+    reader = open_pack(small_pack / "train.lmdb")
+    digest = hashlib.sha256(zlib.crc32(reader.block(0)).to_bytes(4, "little"))
+    for part in (reader.labels.tobytes(), reader.writers.tobytes(), reader.charset.characters.encode()):
+        digest.update(part)
+    assert reader.digest == digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class BrokenUnit(Unit):
+    """A source of which nobody has foreseen how it fails."""
+
+    def samples(self, digest: Digest) -> Iterator[Sample | Damage]:
+        yield Sample(ink(), "一", "", "x:0")
+        raise RuntimeError("no such luck")
+
+
+def test_what_fails_in_a_reading_process_is_one_line(tmp_path: Path) -> None:
+    corpus = Corpus("c", "", (BrokenUnit("a", None, "", 1), BrokenUnit("b", None, "", 1)))
+    with pytest.raises(HcrError, match="a: reading failed: RuntimeError: no such luck") as caught:
+        pack(corpus, tmp_path / "p", PackConfig(), workers=2)
+    assert "in samples" in caught.value.__notes__[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_packs_made_together_differ_in_size_alone(corpus_folder: Path, tmp_path: Path) -> None:
+    corpus = find_corpus([corpus_folder], allowed=None, numbering=Charset.level1())
+    with pytest.raises(UsageError, match="may differ in their size alone"):
+        pack_sizes(corpus, {tmp_path / "a": PackConfig(32), tmp_path / "b": PackConfig(48, seed=1)})
 
 
 def test_more_than_a_block(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -34,6 +35,7 @@ class Watcher:
     def __init__(self, at: int = 0, act: Any = None) -> None:
         self.notes: list[str] = []
         self.rows: list[dict[str, Any]] = []
+        self.timings: list[dict[str, Any]] = []
         self.steps: list[int] = []
         self.at, self.act = at, act
 
@@ -48,13 +50,16 @@ class Watcher:
     def validating(self, advance: int, total: int) -> None:
         pass
 
-    def epoch(self, row: dict[str, Any]) -> None:
+    def epoch(self, row: dict[str, Any], timing: dict[str, Any]) -> None:
         self.rows.append(row)
+        self.timings.append(timing)
 
 
-def run_to_end(pack: Path, run: Path, *, resume: bool = False, workers: int = 0, **given: Any) -> Watcher:
+def run_to_end(
+    pack: Path, run: Path, *, resume: bool = False, workers: int = 0, cache: str = "none", **given: Any
+) -> Watcher:
     watcher = Watcher()
-    train(GIVEN | given, pack, run, Execution(workers=workers, checkpoint_every=1), watcher, resume=resume)
+    train(GIVEN | given, pack, run, Execution("cpu", workers, cache, checkpoint_every=1), watcher, resume=resume)
     return watcher
 
 
@@ -100,6 +105,42 @@ def test_a_run_leaves_what_is_promised(whole: Path, small_pack: Path) -> None:
     assert record["pack"]["path"] == str(small_pack) and set(record["pack"]["digests"]) == {"train", "val"}
     assert record["config"]["seed"] == 5 and record["versions"]["torch"] and record["charset"]["count"] == 12
     assert not list(whole.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize(("workers", "cache"), [(2, "none"), (0, "ram"), (1, "device")])
+def test_how_batches_come_changes_nothing(
+    whole: Path, small_pack: Path, tmp_path: Path, workers: int, cache: str
+) -> None:
+    watcher = run_to_end(small_pack, tmp_path / "run", workers=workers, cache=cache)
+    require_equal(end_of(tmp_path / "run"), end_of(whole))
+    held = [f"--cache {cache}: reading train and val, {(84 + 12) * 32 * 32:,} bytes, to hold in memory"]
+    assert [note for note in watcher.notes if "--cache" in note] == ([] if cache == "none" else held)
+    assert json.loads((tmp_path / "run/run.json").read_text())["starts"][0]["cache"] == cache
+
+
+def test_epochs_are_timed_beside_the_metrics(small_pack: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(Stopped):
+        interrupted = Watcher(6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        train(GIVEN, small_pack, run, Execution(), interrupted, resume=False)
+    watcher = run_to_end(small_pack, run, resume=True)
+    lines = [json.loads(line) for line in (run / "timings.jsonl").read_text().splitlines()]
+    assert lines == interrupted.timings + watcher.timings
+    # An epoch that was stopped is timed from where it went on.
+    assert [(line["epoch"], line["steps"]) for line in lines] == [(1, 4), (2, 2), (3, 4)]
+    for line in lines:
+        assert 0 < line["data_wait"] < 1
+        assert line["pictures_per_second"] == pytest.approx(line["steps"] * 20 / line["seconds"], rel=0.05)
+
+
+def test_a_killed_worker_ends_the_run_with_one_line(small_pack: Path, tmp_path: Path) -> None:
+    def kill() -> None:
+        os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+
+    execution = Execution(workers=1, checkpoint_every=1)
+    with pytest.raises(HcrError, match=r"^reading batches: worker process \d+ is killed by signal: Killed; if memory"):
+        train(GIVEN, small_pack, tmp_path / "run", execution, Watcher(2, kill), resume=False)
+    assert run_to_end(small_pack, tmp_path / "run", resume=True).steps[-1] == 12
 
 
 @pytest.mark.parametrize("step", [1, 3, 4, 7, 11])

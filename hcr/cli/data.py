@@ -1,4 +1,4 @@
-"""hcr-data: draw a corpus, pack one, look into a pack."""
+"""hcr-data: draw a corpus, pack one, look into a pack, write it out again."""
 
 from __future__ import annotations
 
@@ -50,48 +50,74 @@ def draw(characters: str, writers: int, seed: int, out: Path) -> None:
 
 @main.command()
 @click.argument("source", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--size", type=int, default=64, show_default=True, help="Pixels a side.")
-@click.option("--out", type=click.Path(path_type=Path), help="The pack.  [default: data/packed/<corpus>-<size>]")
+@click.option(
+    "--size", "sizes", type=int, multiple=True, default=[64], show_default=True,
+    help="Pixels a side; several make several packs in one reading.",
+)  # fmt: skip
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The pack, of one size.  [default: data/packed/<corpus>-<size>]"
+)
 @click.option("--charset", default="level1", show_default=True, help=f"Characters to keep: {CHARSETS}.")
 @click.option("--val", type=float, default=0.1, show_default=True, help="Share of training writers that validate.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Which writers validate.")
 @click.option("--skip-damaged", is_flag=True, help="Leave damaged records out, counted, instead of stopping.")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Processes that read; 1 reads in this one.  [default: one a core]"
+)
 def pack(
-    source: tuple[Path, ...], size: int, out: Path | None, charset: str, val: float, seed: int, skip_damaged: bool
+    source: tuple[Path, ...],
+    sizes: tuple[int, ...],
+    out: Path | None,
+    charset: str,
+    val: float,
+    seed: int,
+    skip_damaged: bool,
+    workers: int | None,
 ) -> None:
-    """Pack GNT files, class folders of pictures, or zips of either.
+    """Pack GNT files, class folders of pictures, zips of either, or HDF5 files.
 
     SOURCE is a file or folder, or several; without it, CASIA where it lies in data/raw, else the drawn corpus. The
-    pack's charset is what occurs of --charset; a FILE is taken whole.
+    pack's charset is what occurs of --charset; a FILE is taken whole. When it is stopped, killed or out of disk, the
+    same command goes on where it was.
 
     \b
     hcr-data pack --size 64
-    hcr-data pack data/raw/HWDB1.1 data/raw/competition-gnt.zip --size 96
+    hcr-data pack data/raw/HWDB1.1 data/raw/competition-gnt.zip --size 32 --size 96
     """
     from hcr.charset import Charset
     from hcr.corpus.find import default_sources, find_corpus
+    from hcr.errors import UsageError
     from hcr.layout import PACKED, RAW
-    from hcr.pack.packer import PackConfig
-    from hcr.pack.packer import pack as pack_corpus
+    from hcr.pack.packer import PackConfig, pack_sizes
 
+    sizes = tuple(dict.fromkeys(sizes))
+    if out and len(sizes) > 1:
+        raise UsageError(f"--out names one pack, and there are {len(sizes)} sizes; leave it out, or give one --size")
     allowed = None if charset == "all" else Charset.named(charset)
     named = charset in ("level1", "gb2312", "all")
-    config = PackConfig(size, allowed, not named, val, seed, skip_damaged)
+    configs = {size: PackConfig(size, allowed, not named, val, seed, skip_damaged) for size in sizes}
     sources = list(source) or default_sources(RAW)
     corpus = find_corpus(sources, allowed=allowed, numbering=allowed or Charset.level1())
     note(f"{', '.join(map(str, sources))}: {corpus.layout}")
+    packs = {out or PACKED / f"{corpus.name}-{size}": config for size, config in configs.items()}
     with meter("pack", "B") as progress:
-        summary = pack_corpus(corpus, out or PACKED / f"{corpus.name}-{size}", config, progress)
-    counts = " + ".join(f"{count:,} {split}" for split, count in summary.counts.items())
-    if summary.already_there:
-        click.echo(f"{summary.path}: already packed from these sources: ", nl=False)
-    else:
-        click.echo(f"{summary.path}: ", nl=False)
-    click.echo(f"{len(summary.charset):,} characters, {counts} samples of {size} px")
+        summaries = pack_sizes(corpus, packs, workers=workers, progress=progress)
+    for summary, size in zip(summaries, sizes, strict=True):
+        if summary.thrown_away:
+            note(f"begun anew, what an earlier run had packed being of no use: {summary.thrown_away}")
+        if summary.resumed:
+            note(f"{summary.path}: {summary.resumed:,} samples were packed by an earlier run")
+        counts = " + ".join(f"{count:,} {split}" for split, count in summary.counts.items())
+        there = "already packed from these sources: " if summary.already_there else ""
+        click.echo(f"{summary.path}: {there}{len(summary.charset):,} characters, {counts} samples of {size} px")
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in summary.left_out.items())
     click.echo(f"left out: {left_out or 'nothing'}")
-    for message in summary.damaged:
-        note(f"damaged: {message}")
+    if made := [summary for summary in summaries if not summary.already_there]:
+        for message in made[0].damaged:
+            note(f"damaged: {message}")
+        packed = max(sum(summary.counts.values()) - summary.resumed for summary in made)
+        written = sum(summary.bytes for summary in made)
+        click.echo(f"{packed / made[0].seconds:,.0f} samples a second, {written:,} bytes")
 
 
 @main.command()
@@ -166,3 +192,25 @@ def show(pack: Path, split: str, char: str | None, writer: str | None, count: in
     with atomic_write(out) as file:
         Image.fromarray(sheet).save(file, "PNG")
     click.echo(f"{out}: {sheet.shape[1]} × {sheet.shape[0]} pixels")
+
+
+@main.command()
+@click.argument("pack", type=click.Path(path_type=Path))
+@click.option("--to", "kind", type=click.Choice(["hdf5", "npy", "png", "gnt"]), required=True, help="The format.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The file (hdf5) or folder to write.")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), multiple=True, help="Only this; repeatable.")
+def export(pack: Path, kind: str, out: Path, split: tuple[str, ...]) -> None:
+    """Write a pack out again for other programs, its pictures as they are packed.
+
+    hdf5 is one file (needs pip install 'hcr[hdf5]'), npy arrays a split, png numbered class folders, gnt a file a
+    writer. docs/formats.md describes them; hcr-data pack reads all but npy again.
+
+    \b
+    hcr-data export data/packed/drawn-64 --to hdf5 --out drawn-64.hdf5
+    hcr-data export data/packed/drawn-64 --to png --out pictures --split test
+    """
+    from hcr.pack.export import export as write_out
+
+    with meter("export", " samples") as progress:
+        counts = write_out(pack, out, kind, split, progress)
+    click.echo(f"{out}: {' + '.join(f'{count:,} {name}' for name, count in counts.items())} samples")

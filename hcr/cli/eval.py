@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from hcr.cli.common import Command, choose_device, device_option, meter
+from hcr.cli.common import Command, choose_device, device_option, meter, note
+from hcr.errors import UsageError
+
+if TYPE_CHECKING:
+    from hcr.cli.common import Meter
+    from hcr.evaluation import Comparison, Evaluation, Findings, Judging
+    from hcr.evaluation.groups import Row
+
+# Of the longest lists, this many are shown; the files have them all.
+SHOWN = 5
 
 
 @click.command(cls=Command)
 @click.option("--run", "name", help="Name of the run.  [default: the only one in artifacts]")
-@click.option("--data", type=click.Path(path_type=Path), help="The pack.  [default: the one the run was trained on]")
+@click.option(
+    "--data", "--pack", "data", type=click.Path(path_type=Path),
+    help="The pack.  [default: the one the run was trained on]",
+)  # fmt: skip
 @click.option("--split", default="test", show_default=True, help="train, val or test.")
 @click.option("--per-class", type=click.Path(path_type=Path, dir_okay=False), help="Write the per-class CSV here too.")
+@click.option("--compare", metavar="RUN", help="Compare with what another run was scored on the same split.")
+@click.option("--robustness", is_flag=True, help="Score again with other lines, ink, places, sizes, noise ….")
+@click.option("--error", type=click.FloatRange(0, 1), default=0.01, show_default=True,
+              help="Give the score below which answers must be rejected for this share of errors.")  # fmt: skip
+@click.option("--only-shared", is_flag=True, help="Where model and pack differ, score the characters both have.")
+@click.option("--allow-seen", is_flag=True, help="Score data that the run learnt from; every file then says so.")
+@click.option("--predictions", type=click.Path(path_type=Path), metavar="FILE",
+              help="Score another system's predictions, .npz or .csv, instead of a run.")  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True, help="Pictures a step.")
 @click.option("--workers", type=click.IntRange(0), default=1, show_default=True, help="Processes that read batches.")
 @device_option
@@ -22,42 +44,134 @@ def main(
     data: Path | None,
     split: str,
     per_class: Path | None,
+    compare: str | None,
+    robustness: bool,
+    error: float,
+    only_shared: bool,
+    allow_seen: bool,
+    predictions: Path | None,
     batch_size: int,
     workers: int,
     device: str,
 ) -> None:
-    """Judge a run's best checkpoint on a split.
+    """Judge a run's best checkpoint on a split that it has not seen.
 
-    Writes summary.json, per_class.csv, confusions.csv and predictions.npz into artifacts/<run>/eval/<split>.
+    Writes report.html, summary.json, predictions.npz and tables by class, writer, strokes, group and confusion into
+    artifacts/<run>/eval/<split>. Ctrl-C saves and stops (exit code 75); the same command goes on.
 
     \b
     hcr-eval --per-class report.csv
-    hcr-eval --run real --data data/packed/real-64 --split val
+    hcr-eval --run second --compare first --robustness
+    hcr-eval --predictions theirs.csv --data data/packed/hwdb1.1-64
     """
-    from hcr.evaluation import evaluate_checkpoint, write_report
+    from hcr.evaluation import compare_with, evaluate_elsewhere, write_report
+    from hcr.evaluation.partial import forget
     from hcr.files import atomic_write
-    from hcr.layout import find_checkpoint, find_pack, find_run, pack_of
+    from hcr.layout import ARTIFACTS, checkpoints, find_checkpoint, find_pack, find_run, pack_of
 
-    run = find_run(name)
-    pack = find_pack(data or pack_of(run))
-    with meter("evaluate", " pictures") as progress:
-        evaluation = evaluate_checkpoint(
-            find_checkpoint(run.name),
-            pack,
-            split,
-            batch_size=batch_size,
-            workers=workers,
-            device=choose_device(device),
-            progress=progress,
-        )
+    if predictions and (robustness or allow_seen):
+        raise UsageError("--predictions: there is no model to run; leave out --robustness and --allow-seen")
+    run = ARTIFACTS / (name or predictions.stem) if predictions else find_run(name)
     folder = run / "eval" / split
-    write_report(folder, evaluation)
+    other = ARTIFACTS / compare / "eval" / split / "predictions.npz" if compare else None
+    if other and not other.is_file():
+        raise UsageError(f"--compare {compare}: no {other}; make it with hcr-eval --run {compare} --split {split}")
+    judging = None
+    if predictions:
+        if checkpoints(run):
+            raise UsageError(f"{run}: is a run of hcr-train; give the predictions a name of their own with --run")
+        evaluation = evaluate_elsewhere(predictions, find_pack(data), split, only_shared=only_shared)
+    else:
+        from hcr.evaluation import prepare
+
+        judging = prepare(
+            find_checkpoint(run.name), find_pack(data or pack_of(run)), split, batch_size=batch_size, workers=workers,
+            device=choose_device(device), allow_seen=allow_seen, only_shared=only_shared, folder=folder,
+        )  # fmt: skip
+        with meter("evaluate", " pictures") as progress:
+            evaluation = judging.evaluation(progress, _going_on(progress))
+    comparison = compare_with(evaluation, other) if other else None
+    findings = write_report(folder, evaluation, wanted_error=error, comparison=comparison, curves=run / "metrics.jsonl")
     if per_class:
         with atomic_write(per_class) as file:
             file.write((folder / "per_class.csv").read_bytes())
-    summary = evaluation.summary
-    click.echo(
-        f"{run} on {pack} {split}: n {summary.n:,}, top-1 {summary.top1:.2%}, top-5 {summary.top5:.2%}, "
-        f"macro recall {summary.macro_recall:.2%}"
-    )
+    _show(run, evaluation, findings)
+    if comparison:
+        _show_comparison(str(compare), comparison, evaluation)
+    if judging and robustness:
+        _show_conditions(*_robustness(judging, evaluation, folder))
+    forget(folder)
     click.echo(f"written: {folder}{f', {per_class}' if per_class else ''}")
+
+
+def _going_on(progress: Meter) -> Callable[[int], None]:
+    """Let a bar begin where an earlier sitting ended."""
+
+    def taken_up(done: int) -> None:
+        progress.start = done
+        note(f"{progress.label}: going on after {done:,} pictures")
+
+    return taken_up
+
+
+def _show(run: Path, evaluation: Evaluation, findings: Findings) -> None:
+    summary, charset = evaluation.summary, evaluation.charset
+    if evaluation.seen:
+        click.echo(f"NO TEST: {evaluation.seen}")
+    click.echo(
+        f"{run} on {evaluation.pack} {evaluation.split}: n {summary.n:,}, top-1 {summary.top1:.2%} "
+        f"({_span(summary.top1_interval)}), top-5 {summary.top5:.2%}, top-10 {summary.top10:.2%}, "
+        f"macro recall {summary.macro_recall:.2%}, macro F1 {summary.macro_f1:.2%}"
+    )
+    if evaluation.only_shared:
+        click.echo(
+            f"only the {len(charset):,} shared characters: {evaluation.left_out:,} samples of others are left out"
+        )
+    if findings.calibration and findings.rejection:
+        kept = findings.rejection
+        answered = f"answers with a score of at least {kept.threshold:.3f}, {kept.coverage:.1%} of them,"
+        wanted = (
+            f"{answered} have {kept.error:.2%} errors" if kept.n else f"no threshold leaves {kept.wanted:.2%} errors"
+        )
+        click.echo(f"calibration error {findings.calibration.ece:.2%}; {wanted}")
+    if evaluation.checkpoint:
+        click.echo(f"{evaluation.ms_per_picture:.2f} ms a picture, {evaluation.pictures_per_second:,.0f} a second")
+    pairs = [f"{charset[p.target]}→{charset[p.predicted]} {p.count}" for p in findings.confusions[:SHOWN]]
+    if pairs:
+        click.echo(f"most confused: {', '.join(pairs)}")
+
+
+def _span(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:.2%} to {interval[1]:.2%}"
+
+
+def _show_comparison(other: str, comparison: Comparison, evaluation: Evaluation) -> None:
+    net = (comparison.class_gained - comparison.class_lost).tolist()
+    order = sorted(range(len(net)), key=lambda label: (-net[label], label))
+    gained = [f"{evaluation.charset[label]} {net[label]:+d}" for label in order[:SHOWN] if net[label] > 0]
+    lost = [f"{evaluation.charset[label]} {net[label]:+d}" for label in order[: -SHOWN - 1 : -1] if net[label] < 0]
+    click.echo(
+        f"against {other} ({comparison.other_top1:.2%}): {comparison.difference:+.2%} ({_span(comparison.interval)}), "
+        f"{comparison.gained:,} gained, {comparison.lost:,} lost, McNemar p = {comparison.p_value:.3g} "
+        f"({comparison.test}); gained most: {', '.join(gained) or 'none'}; lost most: {', '.join(lost) or 'none'}"
+    )
+
+
+def _robustness(judging: Judging, evaluation: Evaluation, folder: Path) -> tuple[list[Row], Row]:
+    from hcr.evaluation import judge_conditions, write_robustness
+
+    with meter("", " pictures") as progress:
+
+        def started(condition: str) -> None:
+            progress.close()
+            progress.label = condition
+
+        rows = judge_conditions(judging, evaluation, progress, started, _going_on(progress))
+    return rows, write_robustness(folder, rows, evaluation.seen)
+
+
+def _show_conditions(rows: list[Row], worst: Row) -> None:
+    for row in rows:
+        change = f"{row.recall - rows[0].recall:+8.2%}" if row is not rows[0] else ""
+        click.echo(f"  {row.name:<26} {row.recall:7.2%} ({_span((row.low, row.high))}){change}")
+    click.echo(f"worst condition: {worst.name}, top-1 {worst.recall:.2%}")

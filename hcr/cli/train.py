@@ -26,6 +26,13 @@ from hcr.cli.common import Command, Meter, choose_device, device_option, meter, 
 @click.option(
     "--workers", type=click.IntRange(0), help="Processes that read batches.  [default: 4 on CUDA, 1 on a CPU]"
 )
+@click.option(
+    "--cache",
+    type=click.Choice(["none", "ram", "device"]),
+    default="none",
+    show_default=True,
+    help="Hold all pictures in memory (ram), or on the device.",
+)
 @device_option
 @click.option(
     "--checkpoint-every",
@@ -43,6 +50,7 @@ def main(
     recipe: Path | None,
     device: str,
     workers: int | None,
+    cache: str,
     checkpoint_every: int | None,
     resume: bool,
     **settings: Any,
@@ -70,7 +78,7 @@ def main(
     run = ARTIFACTS / (name or f"{pack.name}-{given.get('arch', settings['arch'])}")
     if workers is None:
         workers = min(4, os.cpu_count() or 1) if cuda else 1
-    execution = Execution(device, workers, checkpoint_every)
+    execution = Execution(device, workers, cache, checkpoint_every)
     click.echo(f"training {run} on {pack}, {device}", err=True)
     with meter("train", " steps") as steps, meter("validate", " pictures") as pictures:
         summary = train(given, pack, run, execution, _Screen(steps, pictures), resume=resume)
@@ -103,10 +111,11 @@ class _Screen:
     def validating(self, advance: int, total: int) -> None:
         self.pictures(advance, total)
 
-    def epoch(self, row: dict[str, Any]) -> None:
+    def epoch(self, row: dict[str, Any], timing: dict[str, Any]) -> None:
         self.pictures.close()
         judged = f", val top-1 {row['val_top1']:.2%}, top-5 {row['val_top5']:.2%}" if "val_top1" in row else ""
         note(
             f"epoch {row['epoch']}: step {row['step']}, train loss {row['train_loss']:.3f}, "
-            f"top-1 {row['train_top1']:.2%}{judged}"
+            f"top-1 {row['train_top1']:.2%}{judged}; {timing['pictures_per_second']:,.0f} pictures a second, "
+            f"{timing['data_wait']:.1%} of the time waiting for data"
         )

@@ -1,12 +1,12 @@
-"""Recognise what lies in files and folders: GNT, or class folders of pictures, loose or zipped, with their splits.
+"""Recognise what lies in files and folders: GNT, or class folders of pictures, loose or zipped, or HDF5; the splits.
 
-Recognition goes by names alone and reads no sample, so it is quick and a damaged file shows up only when it is packed.
+Recognition goes by names alone and reads no sample, so it is quick and a damaged file shows up only when it is packed;
+of HDF5, where names say little, it reads the labels and a few hundred pictures.
 What is not recognised is counted and said, never dropped silently; a folder that could get a wrong label is an error.
 """
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,29 +17,24 @@ from posixpath import splitext
 from hcr.charset import Charset
 from hcr.corpus.archive import Folder, Listing, Place, Zip, is_unpacked
 from hcr.corpus.gnt import GntUnit
+from hcr.corpus.hdf5 import find_hdf5
+from hcr.corpus.names import HDF5, SPLIT_WORDS, corpus_name, known_set, split_of, split_of_writer, stem
 from hcr.corpus.png import PngUnit, is_picture
 from hcr.corpus.sample import Corpus, Unit
 from hcr.errors import DataError, UsageError
 
-_EXPECTED = "expected .gnt files, class folders of pictures, or a zip of either"
+_EXPECTED = "expected .gnt files, class folders of pictures, a zip of either, or an HDF5 file"
 _CLOSED = "an archive that cannot be read here; unpack it and give the folder of .gnt files"
-_SPLIT_WORDS = {"train": "train", "trn": "train", "training": "train", "test": "test", "tst": "test", "testing": "test"}
-_SPLIT_WORDS |= {"val": "val", "validation": "val"}
-# HWDB1.1trn_gnt, HWDB1.1trn_gnt_P1, Gnt1.0TrainPart1 …: archives of CASIA-HWDB and the folders that they unpack to.
-_HWDB = re.compile(
-    r"(?:casia[-_ ]?)?(?:hwdb|gnt)[-_ ]?(1\.[012])[-_ ]?(train|trn|test|tst)?(?:[-_ ]?gnt)?(?:[-_ ]?(?:part|p)\d+)?",
-    re.IGNORECASE,
-)
-_COMPETITION = re.compile(r"competition(?:[-_ ]?gnt)?", re.IGNORECASE)
 
 
 def find_corpus(paths: Sequence[Path], *, allowed: Charset | None, numbering: Charset) -> Corpus:
     """Recognise the corpus that lies in `paths`: files, or folders with all below them.
 
     Class folders must be of characters in `allowed` (None: any); numbered ones count through `numbering`, or through
-    the `char_dict` file in the corpus or beside it. Hidden files are no part of a corpus.
-    Raises: DataError where a path holds nothing readable, where GNT and class folders meet, or where a class folder
-    is of no allowed character; UsageError where one path lies in another.
+    the `char_dict` file in the corpus or beside it. Hidden files are no part of a corpus, nor is an HDF5 file that lies
+    among GNT files or class folders: most are a network's weights.
+    Raises: DataError where a path holds nothing readable, where corpora of several kinds meet, or where a class folder
+    is of no allowed character; UsageError where one path lies in another; HcrError for HDF5 without h5py.
     """
     _refuse_overlap(paths)
     finds = _Finds()
@@ -49,20 +44,31 @@ def find_corpus(paths: Sequence[Path], *, allowed: Charset | None, numbering: Ch
         if finds.count() == before:
             found = ", ".join(f"{count} {kind}" for kind, count in finds.others.most_common(5)) or "nothing"
             raise DataError(f"{path}: found {found}; {_EXPECTED}")
-    if finds.gnt and finds.classes:
-        raise DataError(
-            f"{finds.gnt[0].name} is a GNT file and {finds.classes[0].name} a class folder of pictures; "
-            "a corpus is one or the other: give only one of them"
-        )
-    units: list[GntUnit] | list[PngUnit] = finds.gnt
-    layout = _several(len(finds.gnt), "GNT file")
-    if not finds.gnt:
-        units = _with_characters(finds, allowed, numbering)
-        first, folder = units[0].char, finds.classes[0].char
-        kind = "named by their characters" if folder == first else f"numbered in code-point order ({folder} is {first})"
-        layout = f"{_several(len(units), 'class folder')} of pictures, {kind}"
-    name = "+".join(dict.fromkeys(_corpus_name(path) for path in paths))
-    return Corpus(name, layout + _remarks(units, finds), tuple(sorted(units, key=lambda unit: unit.name)))
+    units, layout = _recognised(finds, paths, allowed, numbering)
+    name = "+".join(dict.fromkeys(corpus_name(path) for path in paths))
+    return Corpus(name, layout + _passed_over(finds), tuple(sorted(units, key=lambda unit: unit.name)))
+
+
+def _recognised(
+    finds: _Finds, paths: Sequence[Path], allowed: Charset | None, numbering: Charset
+) -> tuple[Sequence[Unit], str]:
+    """Give the units and what to say of them. Raises: DataError where the finds are of several kinds."""
+    hdf5 = [found for found in finds.hdf5 if found[0] in paths or not (finds.gnt or finds.classes)]
+    finds.others.update(path.suffix.lower() for path, _ in finds.hdf5 if not hdf5)
+    kinds = [f"{unit.name} is a GNT file" for unit in finds.gnt[:1]]
+    kinds += [f"{unit.name} is a class folder of pictures" for unit in finds.classes[:1]]
+    kinds += [f"{name} is an HDF5 file" for _, name in hdf5[:1]]
+    if len(kinds) > 1:
+        raise DataError(f"{' and '.join(kinds)}; a corpus is of one kind: give only one of them")
+    if hdf5:
+        files = [find_hdf5(path, name, numbering) for path, name in hdf5]
+        return [unit for units, _ in files for unit in units], "; ".join(sentence for _, sentence in files)
+    if finds.gnt:
+        return finds.gnt, _several(len(finds.gnt), "GNT file") + _splits(finds.gnt)
+    units = _with_characters(finds, allowed, numbering)
+    first, folder = units[0].char, finds.classes[0].char
+    kind = "named by their characters" if folder == first else f"numbered in code-point order ({folder} is {first})"
+    return units, f"{_several(len(units), 'class folder')} of pictures, {kind}{_splits(units)}"
 
 
 def default_sources(raw: Path) -> list[Path]:
@@ -78,9 +84,9 @@ def default_sources(raw: Path) -> list[Path]:
         name, kind = path.name, path.suffix.lower()
         if name.startswith(".") or (kind in (".zip", ".alz") and is_unpacked(path)):
             continue
-        if (path.is_dir() and any(path.iterdir())) or kind in (".zip", ".alz", ".gnt"):
-            loose = kind == ".gnt" or _stem(path).lower() in _SPLIT_WORDS
-            group = str(raw) if loose else _known_set(_stem(path))[0] or name
+        if (path.is_dir() and any(path.iterdir())) or kind in (".zip", ".alz", ".gnt", *HDF5):
+            loose = kind == ".gnt" or stem(path).lower() in SPLIT_WORDS
+            group = str(raw) if loose else (kind not in HDF5 and known_set(stem(path))[0]) or name
             groups.setdefault(group, []).append(path)
     if len(groups) > 1:
         groups.pop("drawn", None)
@@ -109,11 +115,12 @@ class _Finds:
     classes: list[PngUnit] = field(default_factory=list)
     unnamed: list[str] = field(default_factory=list)
     dictionaries: list[tuple[Place, str]] = field(default_factory=list)
+    hdf5: list[tuple[Path, str]] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
     unpacked: list[str] = field(default_factory=list)
 
     def count(self) -> int:
-        return len(self.gnt) + len(self.classes) + len(self.unnamed)
+        return len(self.gnt) + len(self.classes) + len(self.unnamed) + len(self.hdf5)
 
 
 def _look_at(path: Path, prefix: str, finds: _Finds) -> None:
@@ -125,14 +132,16 @@ def _look_at(path: Path, prefix: str, finds: _Finds) -> None:
     elif not path.exists():
         raise DataError(f"{path}: no such file or folder; {_EXPECTED}")
     elif kind == ".zip":
-        _search(Zip(path), prefix, (beside.name, _stem(path)), finds)
+        _search(Zip(path), prefix, (beside.name, stem(path)), finds)
     elif kind == ".alz":
         raise DataError(f"{path}: {_CLOSED}")
+    elif kind in HDF5:
+        finds.hdf5.append((path, prefix))
     elif kind == ".gnt":
         listing = Listing("", [(path.name, path.stat().st_size)])
         _sort_files(Folder(path.parent), listing, prefix.rpartition("/")[0], (beside.name,), finds)
     else:
-        raise DataError(f"{path}: neither a .gnt file nor a zip archive; {_EXPECTED}")
+        raise DataError(f"{path}: neither a .gnt file, a zip archive nor an HDF5 file; {_EXPECTED}")
     if (beside / "char_dict").is_file():
         finds.dictionaries.append((Folder(beside), "char_dict"))
 
@@ -159,10 +168,12 @@ def _sort_files(place: Place, listing: Listing, name: str, folders: tuple[str, .
         if kind == ".gnt":
             has_gnt = True
             writer = file[: -len(kind)]
-            split = _split_of(folders) or _split_of_writer(writer)
+            split = split_of(folders) or split_of_writer(writer)
             finds.gnt.append(GntUnit(named, split, writer, size, place, inside))
         elif kind in (".zip", ".alz") and isinstance(place, Folder) and is_unpacked(place.path / inside):
             finds.unpacked.append(named)
+        elif kind in HDF5 and isinstance(place, Folder):
+            finds.hdf5.append((place.path / inside, named))
         elif kind == ".zip" and isinstance(place, Folder):
             _search(Zip(place.path / inside), named, (*folders, file[: -len(kind)]), finds)
         elif file == "char_dict":
@@ -174,7 +185,7 @@ def _sort_files(place: Place, listing: Listing, name: str, folders: tuple[str, .
     if closed and not has_gnt:
         raise DataError(f"{closed[0]}: {_CLOSED}")
     if pictures and _is_class(folders[-1]):
-        split = _split_of(folders[:-1])
+        split = split_of(folders[:-1])
         finds.classes.append(PngUnit(name or folders[-1], split, "", picture_bytes, place, listing.folder, folders[-1]))
     elif pictures:
         finds.unnamed.append(f"{place.path}/{listing.folder}".rstrip("/"))
@@ -225,10 +236,13 @@ def _with_characters(finds: _Finds, allowed: Charset | None, numbering: Charset)
     return units
 
 
-def _remarks(units: Iterable[Unit], finds: _Finds) -> str:
-    """Say how the units fall into splits, and what was passed over."""
+def _splits(units: Iterable[Unit]) -> str:
     splits = Counter(unit.split or "no split named" for unit in units)
-    text = f" ({', '.join(f'{split} {count:,}' for split, count in sorted(splits.items()))})"
+    return f" ({', '.join(f'{split} {count:,}' for split, count in sorted(splits.items()))})"
+
+
+def _passed_over(finds: _Finds) -> str:
+    text = ""
     if finds.others:
         text += f"; {_several(finds.others.total(), 'other file')} passed over ({', '.join(sorted(finds.others))})"
     if finds.unpacked:
@@ -239,40 +253,6 @@ def _remarks(units: Iterable[Unit], finds: _Finds) -> str:
 
 def _several(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _known_set(name: str) -> tuple[str | None, str | None]:
-    """Give the CASIA set and the split that a folder or archive of this name holds, as far as its name says."""
-    if match := _HWDB.fullmatch(name):
-        return f"hwdb{match[1]}", _SPLIT_WORDS.get((match[2] or "").lower())
-    return ("competition", "test") if _COMPETITION.fullmatch(name) else (None, None)
-
-
-def _split_of(folders: Sequence[str]) -> str | None:
-    """Give the split that the nearest folder or archive names."""
-    splits = (_SPLIT_WORDS.get(folder.lower()) or _known_set(folder)[1] for folder in reversed(folders))
-    return next(filter(None, splits), None)
-
-
-def _split_of_writer(stem: str) -> str | None:
-    """Tell the official split by the writer where no folder does: HWDB1.1 is 1001 to 1300, the last 60 of them test."""
-    if match := re.fullmatch(r"(1\d{3})-[a-z]", stem):
-        number = int(match[1])
-        return "train" if 1001 <= number <= 1240 else "test" if 1241 <= number <= 1300 else None
-    return "test" if re.fullmatch(r"C\d{3}-[a-z]", stem) else None
-
-
-def _corpus_name(path: Path) -> str:
-    path = path.resolve()
-    if path.suffix.lower() == ".gnt":
-        path = path.parent
-    if _stem(path).lower() in _SPLIT_WORDS:
-        path = path.parent
-    return _known_set(_stem(path))[0] or _stem(path) or "corpus"
-
-
-def _stem(path: Path) -> str:
-    return path.name[:-4] if path.suffix.lower() in (".zip", ".alz") else path.name
 
 
 def _join(folder: str, name: str) -> str:

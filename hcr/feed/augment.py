@@ -1,8 +1,10 @@
-"""Distort a batch on the device, each picture in its own way.
+"""Distort a batch on its device, each picture in its own way.
 
 torchvision's transforms draw one set of parameters for a whole batch; here one `grid_sample` serves B different maps,
-affine and elastic together. Keyed by (seed, step), never by global random state, so that a resumed run distorts alike.
-Never a flip: that makes another character.
+affine and elastic together, and what is done to some pictures only is computed for those only. Keyed by (seed, step),
+never by global random state, so that a resumed run distorts alike. Never a flip: that makes another character.
+
+Everything is drawn on the device, so that nothing waits for it; the price is that a GPU draws other numbers than a CPU.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Standard deviations, but for SHIFT, which is a bound. Lengths are in sides of the picture.
+# Of every picture. Standard deviations, but for SHIFT, which is a bound. Lengths are in sides of the picture.
 TURN = math.radians(6)
 SHEAR = 0.12
 LOG_SCALE = 0.1
@@ -21,30 +23,107 @@ SHIFT = 0.06  # the preprocessing leaves a margin of 1/16
 ELASTIC = 0.02
 KNOTS = 5  # a side: the elastic map is drawn at 5 × 5 places and smooth between them
 
+# Of a share of the pictures: strong distortions of all of them cost accuracy (docs/benchmarks.md). Bounds.
+THINNER_SHARE = THICKER_SHARE = 0.12
+WIDTH = 0.5  # how far towards the darkest or faintest of the 3 × 3 pixels around, at 64 px
+TONE_SHARE = 0.25
+TONE = 0.6  # greys this much darker or fainter; black stays black, as the model scales ink by its darkest pixel
+NOISE_SHARE = 0.2
+NOISE = 0.05  # standard deviation, in black
+ERASED_SHARE = 0.12
+ERASED = 0.15  # longest side of the rectangle that becomes paper
+
 
 def augment(images: Tensor, seed: int, step: int) -> Tensor:
-    """Turn, shear, scale, shift and bend each of images uint8[B, 1, S, S] (255 = paper); gives uint8 of that shape.
+    """Distort each of images uint8[B, 1, S, S] (255 = paper); gives uint8 of that shape.
 
-    The parameters are a function of (seed, step) and the place in the batch; on one kind of device also the pixels are.
+    Turns, shears, scales, shifts and bends every picture; makes strokes thinner or thicker and greys darker or fainter,
+    erases a rectangle and adds noise on a share of them. On one kind of device the pixels are a function of images,
+    seed and step alone, whatever the number of threads and whether autocast is on.
     """
-    count, device, side = images.shape[0], images.device, images.shape[-1]
-    # Drawn on the CPU: CUDA's generator would give other numbers.
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % (1 << 63))
-    normal = torch.randn(count, 4, generator=generator)
-    shift = (torch.rand(count, 2, generator=generator) * 2 - 1) * 2 * SHIFT  # grid_sample's picture is 2 wide
-    knots = torch.randn(count, 2, KNOTS, KNOTS, generator=generator) * 2 * ELASTIC
-    turn, shear = normal[:, 0] * TURN, normal[:, 1] * SHEAR
-    scale = torch.exp(normal[:, 2:] * LOG_SCALE)
-    cos, sin = torch.cos(turn), torch.sin(turn)
-    rows = torch.stack(
-        [
-            torch.stack([cos * scale[:, 0], (shear * cos - sin) * scale[:, 0], shift[:, 0]], 1),
-            torch.stack([sin * scale[:, 1], (shear * sin + cos) * scale[:, 1], shift[:, 1]], 1),
-        ],
-        1,
-    )
-    grid = F.affine_grid(rows.to(device), list(images.shape), align_corners=False)
-    bend = F.interpolate(knots.to(device), size=(side, side), mode="bicubic", align_corners=True)
-    # Ink, not paper, is sampled: what comes in from outside the picture is 0, and 0 ink is paper.
-    ink = F.grid_sample((255 - images).float(), grid + bend.permute(0, 2, 3, 1), align_corners=False)
-    return (255 - ink.round()).to(torch.uint8)
+    generator = torch.Generator(images.device)
+    generator.manual_seed((seed * 1_000_003 + step) % (1 << 63))
+    with torch.autocast(images.device.type, enabled=False):
+        # Ink, not paper, is moved: what comes in from outside the picture is 0, and 0 ink is paper.
+        ink = _Ink((255 - images).float(), generator)
+        ink.move()
+        ink.widen()
+        ink.tone()
+        ink.erase()
+        ink.noise()
+        return (255 - ink.values.clamp(0, 255).round()).to(torch.uint8)
+
+
+class _Ink:
+    """The pictures on their way: float32[B, 1, S, S], 0 = paper, 255 = black."""
+
+    def __init__(self, values: Tensor, generator: torch.Generator) -> None:
+        self.values, self.generator = values, generator
+        self.count, self.side, self.device = values.shape[0], values.shape[-1], values.device
+        self.places = self.uniform(4, self.count).argsort(1)
+
+    def uniform(self, *shape: int) -> Tensor:
+        return torch.rand(shape, generator=self.generator, device=self.device, dtype=torch.float32)
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self.generator, device=self.device, dtype=torch.float32)
+
+    def some(self, row: int, start: float, share: float) -> tuple[Tensor, Tensor]:
+        """Give the places int64[n] of a share of the pictures, and these; n follows from B, so that nothing waits."""
+        first, end = (int(self.count * part + 0.5) for part in (start, start + share))
+        places = self.places[row, first:end]
+        return places, self.values.index_select(0, places)
+
+    def put(self, places: Tensor, values: Tensor) -> None:
+        self.values.index_copy_(0, places, values)
+
+    def move(self) -> None:
+        """Affine and elastic, at once: both are sums of products of a function of y and one of x.
+
+        Where a picture is read is basis · mix · basisᵀ, the basis being KNOTS bicubic weights, the coordinate and 1:
+        small products instead of maps as large as the pictures.
+        """
+        normal, uniform = self.normal(self.count, 4), self.uniform(self.count, 2)
+        turn, shear = normal[:, 0] * TURN, normal[:, 1] * SHEAR
+        scale = torch.exp(normal[:, 2:] * LOG_SCALE)
+        cos, sin = torch.cos(turn), torch.sin(turn)
+        mix = torch.zeros(self.count, 2, KNOTS + 2, KNOTS + 2, device=self.device)
+        # grid_sample's picture is 2 wide.
+        mix[:, :, :KNOTS, :KNOTS] = self.normal(self.count, 2, KNOTS, KNOTS) * (2 * ELASTIC)
+        mix[:, :, -1, -2] = torch.stack([cos, sin], 1) * scale  # of x
+        mix[:, :, -2, -1] = torch.stack([shear * cos - sin, shear * sin + cos], 1) * scale  # of y
+        mix[:, :, -1, -1] = (uniform * 2 - 1) * (2 * SHIFT)
+        basis = self.basis()
+        grid = (basis @ mix @ basis.T).permute(0, 2, 3, 1)
+        self.values = F.grid_sample(self.values, grid, align_corners=False)
+
+    def basis(self) -> Tensor:
+        unit = torch.eye(KNOTS, device=self.device)[None, None]
+        weights = F.interpolate(unit, size=(self.side, KNOTS), mode="bicubic", align_corners=True)[0, 0]
+        place = (torch.arange(self.side, device=self.device) * 2 + 1) / self.side - 1
+        return torch.cat([weights, place[:, None], torch.ones_like(place)[:, None]], 1)
+
+    def widen(self) -> None:
+        most = WIDTH * min(1.0, self.side / 64)
+        for start, share, sign in ((0.0, THINNER_SHARE, -1.0), (THINNER_SHARE, THICKER_SHARE, 1.0)):
+            places, ink = self.some(0, start, share)
+            around = sign * F.max_pool2d(sign * ink, 3, 1, 1)
+            self.put(places, ink + (around - ink) * (self.uniform(len(ink), 1, 1, 1) * most))
+
+    def tone(self) -> None:
+        places, ink = self.some(1, 0.0, TONE_SHARE)
+        # Sums and products only: a power is not the same to the bit in every thread's share.
+        self.put(places, ink + ink * (255 - ink) * ((self.uniform(len(ink), 1, 1, 1) * 2 - 1) * (TONE / 255)))
+
+    def erase(self) -> None:
+        places, ink = self.some(2, 0.0, ERASED_SHARE)
+        extent = (self.uniform(len(ink), 2, 1) * 0.75 + 0.25) * (ERASED * self.side)
+        corner = self.uniform(len(ink), 2, 1) * (self.side - extent)
+        steps = torch.arange(self.side, device=self.device)
+        inside = (steps >= corner) & (steps < corner + extent)
+        self.put(places, ink * ~(inside[:, :1, :, None] & inside[:, 1:, None, :]))
+
+    def noise(self) -> None:
+        places, ink = self.some(3, 0.0, NOISE_SHARE)
+        grain = self.normal(*ink.shape) * (self.uniform(len(ink), 1, 1, 1) * (255 * NOISE))
+        self.put(places, ink + grain)

@@ -1,34 +1,36 @@
-"""Samples in, packs out: fit each picture once, cut the validation writers, count what is left out.
+"""Samples in, packs out: read on all cores, cut the validation writers, count what is left out, write, go on.
 
-One pass over the source. Which characters occur is known only at its end, so samples carry a provisional number (4
-bytes each) that becomes the label when everything has been read; pictures go straight to disk and memory stays flat.
+One pass over the source, whatever the number of sizes. Processes read and fit; this one puts their chunks into the
+corpus's order, counts and writes, and every second it commits, so that a pack that was stopped, killed or left without
+disk goes on from there. That writes a block a second twice; it saves all that was packed.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import zlib
-from array import array
-from collections import Counter
-from dataclasses import dataclass, field
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hcr.charset import Charset
-from hcr.corpus.sample import Corpus, Damage, Sample, Unit
-from hcr.errors import DataError, UsageError
-from hcr.files import sync_folder
-from hcr.glyph import fit_square
+from hcr.corpus.sample import Corpus
+from hcr.errors import DataError, HcrError, Stopped, UsageError
+from hcr.files import free_bytes, locked
 from hcr.layout import splits_of
-from hcr.pack.store import PackWriter, open_pack
+from hcr.pack.partial import PartialPack, work_folder
+from hcr.pack.reading import Plan
+from hcr.pack.store import WriteError, open_pack
+from hcr.pack.validation import ValidationCut
+from hcr.pack.workers import read, usual_workers
 from hcr.progress import Progress, silent
+from hcr.stop import StopFlag
 
 MIN_SIZE, MAX_SIZE = 16, 256
-_MAX_LABELS = 1 << 16
+_COMMIT_SECONDS, _COMMIT_BYTES = 1.0, 32 << 20
 
 
 @dataclass(frozen=True)
@@ -56,159 +58,164 @@ class PackConfig:
 
 @dataclass
 class PackSummary:
-    """What a pack holds: samples a split, its charset, what was left out by reason, and damage by file."""
+    """What a pack holds, and what this run did.
+
+    counts: samples a split. left_out: samples by reason. damaged: the first thousand messages. bytes: of its files.
+    resumed: samples that an earlier run had packed; thrown_away: why what it had packed was of no use, "" where it was.
+    seconds: that this run took.
+    """
 
     path: Path
     counts: dict[str, int]
     charset: Charset
     left_out: dict[str, int]
+    bytes: int
     damaged: list[str] = field(default_factory=list)
     already_there: bool = False
+    resumed: int = 0
+    thrown_away: str = ""
+    seconds: float = 0.0
 
 
-class _Split:
-    def __init__(self, path: Path, size: int) -> None:
-        self.store = PackWriter(path, size)
-        self.labels, self.writers = array("H"), array("H")
-        self.names: dict[str, int] = {}
-        self.sources: list[dict[str, object]] = []
-
-    def add(self, picture: np.ndarray, number: int, sample: Sample) -> None:
-        writer = self.names.setdefault(sample.writer, len(self.names))
-        self.labels.append(_fits(number, "characters"))
-        self.writers.append(_fits(writer, "writers"))
-        self.store.add(picture, sample.origin)
-
-
-def _fits(number: int, what: str) -> int:
-    if number >= _MAX_LABELS:
-        raise DataError(f"more than {_MAX_LABELS} {what}: the pack's format cannot number them")
-    return number
-
-
-def pack(corpus: Corpus, out: Path, config: PackConfig, progress: Progress = silent) -> PackSummary:
-    """Pack `corpus` into the folder `out`, one LMDB file a split; `progress` counts bytes of the source.
-
-    A pack of the same sources and settings that is already there is kept; one of others is refused.
-    Raises: DataError for damage (unless `skip_damaged`) or where no sample is left; UsageError where `out` is taken.
-    """
-    settings = _settings(corpus, config)
-    if splits_of(out):
-        return _existing(out, settings)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out}: exists and is no pack; name another --out")
-    work = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(work, ignore_errors=True)
-    try:
-        summary = _pack_into(work, corpus, config, settings, progress)
-        os.replace(work, out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    sync_folder(out.parent)
-    summary.path = out
-    return summary
-
-
-def _pack_into(
-    work: Path, corpus: Corpus, config: PackConfig, settings: dict[str, Any], progress: Progress
+def pack(
+    corpus: Corpus, out: Path, config: PackConfig, *, workers: int | None = None, progress: Progress = silent
 ) -> PackSummary:
-    cut = _ValidationCut(corpus, config)
-    numbers: dict[str, int] = {}
-    if config.fixed and config.characters is not None:
-        numbers = {char: label for label, char in enumerate(config.characters.characters)}
-    splits: dict[str, _Split] = {}
-    left_out: Counter[str] = Counter()
-    damaged: list[str] = []
-    total = sum(unit.size for unit in corpus.units)
-    try:
-        for unit in corpus.units:
-            digest = hashlib.sha256()
-            kept: Counter[str] = Counter()
-            for sample in unit.samples(digest):
-                if isinstance(sample, Damage):
-                    if not config.skip_damaged:
-                        raise DataError(sample.message)
-                    left_out["damaged"] += 1
-                    damaged.append(sample.message)
-                    continue
-                if config.characters is not None and sample.char not in config.characters:
-                    left_out["outside the charset"] += 1
-                    continue
-                name = cut.split(unit, sample)
-                if name not in splits:
-                    splits[name] = _Split(work / f"{name}.lmdb", config.size)
-                number = numbers.setdefault(sample.char, len(numbers))
-                splits[name].add(fit_square(sample.picture, config.size), number, sample)
-                kept[name] += 1
-            for name in kept:
-                splits[name].sources.append(
-                    {"name": unit.name, "bytes": unit.size, "sha256": digest.hexdigest()[:16], "samples": kept[name]}
-                )
-            progress(unit.size, total)
-        if not splits:
-            raise DataError(f"{corpus.name}: no sample left to pack ({_reasons(left_out)}); choose another --charset")
-        charset = Charset(numbers)
-        label = np.array([charset.label(char) for char in numbers], np.uint16)
-        for name, split in splits.items():
-            split.store.finish(
-                label[np.frombuffer(split.labels, np.uint16)],
-                np.frombuffer(split.writers, np.uint16),
-                {
-                    "split": name,
-                    "characters": charset.characters,
-                    "charset_digest": charset.digest,
-                    "writers": list(split.names),
-                    "validation": cut.rule,
-                    "sources": split.sources,
-                    "settings": settings,
-                    "left_out": dict(left_out),
-                },
-            )
-    except BaseException:
-        for split in splits.values():
-            split.store.abandon()
-        raise
-    counts: dict[str, int] = {name: splits[name].store.count for name in ("train", "val", "test") if name in splits}
-    return PackSummary(work, counts, charset, dict(left_out), damaged)
+    """Pack `corpus` into the folder `out`: `pack_sizes` for one pack."""
+    return pack_sizes(corpus, {out: config}, workers=workers, progress=progress)[0]
 
 
-class _ValidationCut:
-    """Decide the split of each sample.
+def pack_sizes(
+    corpus: Corpus, packs: Mapping[Path, PackConfig], *, workers: int | None = None, progress: Progress = silent
+) -> list[PackSummary]:
+    """Pack `corpus` into folders, one LMDB file a split, whose settings differ in their size alone.
 
-    By writer where the training units name at least two: a validation set that shares writers with training reads about
-    a point too high. Else stratified: of each run of `every` samples of a character one, chosen by the seed; never the
-    first, so that no character is only validated.
+    A pack of the same sources and settings that is already there is kept; one of others is refused. What a run that
+    did not come to its end has packed is gone on with, and gives the same pack as one run. `workers` processes read
+    (None: as many as there are cores, 1 for little work; 1: this one); `progress` counts bytes of the source.
+    Raises: DataError for damage (unless `skip_damaged`) or where no sample is left; UsageError where a folder is taken;
+    HcrError where another process packs into it, a reading process was killed, or the disk is full; Stopped.
     """
+    if len({replace(config, size=MIN_SIZE) for config in packs.values()}) != 1:
+        raise UsageError("packs made together may differ in their size alone")
+    done: dict[Path, PackSummary] = {}
+    with StopFlag() as stop, ExitStack() as held:
+        partial: list[PartialPack] = []
+        for out, config in packs.items():
+            settings = _settings(corpus, config)
+            if not splits_of(out) and out.exists() and (not out.is_dir() or any(out.iterdir())):
+                raise UsageError(f"{out}: exists and is no pack; name another --out")
+            lock = out.with_name(f".{out.name}.lock")
+            if not splits_of(out) or lock.exists():
+                out.parent.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(lock, f"packing into {out}"))
+            if splits_of(out):
+                done[out] = _existing(out, settings)
+                if lock.exists():
+                    # The run that made it was killed while it tidied up.
+                    shutil.rmtree(work_folder(out), ignore_errors=True)
+            else:
+                partial.append(held.enter_context(closing(PartialPack(out, config.size, settings))))
+        if partial:
+            job = _Job(corpus, config, partial, progress)
+            for summary in job.run(workers, stop):
+                done[summary.path] = summary
+    return [done[out] for out in packs]
 
-    def __init__(self, corpus: Corpus, config: PackConfig) -> None:
-        training = [unit for unit in corpus.units if unit.split in (None, "train")]
-        writers = sorted({unit.writer for unit in training if unit.writer})
-        named = all(unit.writer for unit in training)
-        self._seed, self._seen = config.seed, Counter[str]()
-        self._writers: frozenset[str] = frozenset()
-        self._every = 0
-        if any(unit.split == "val" for unit in corpus.units):
-            self.rule = "the source's own"
-        elif config.val == 0 or not training:
-            self.rule = "none"
-        elif named and len(writers) > 1:
-            count = min(max(1, round(config.val * len(writers))), len(writers) - 1)
-            chosen = np.random.default_rng(config.seed).permutation(len(writers))[:count]
-            self._writers = frozenset(writers[i] for i in chosen)
-            self.rule = f"by writer: {count} of {len(writers)} training writers, seed {config.seed}"
-        else:
-            self._every = max(2, round(1 / config.val))
-            self.rule = f"stratified, no writers known: 1 of {self._every} samples a character, seed {config.seed}"
 
-    def split(self, unit: Unit, sample: Sample) -> str:
-        if unit.split in ("val", "test"):
-            return unit.split
-        if self._every:
-            run, place = divmod(self._seen[sample.char], self._every)
-            self._seen[sample.char] += 1
-            chosen = 1 + zlib.crc32(f"{self._seed} {ord(sample.char)} {run}".encode()) % (self._every - 1)
-            return "val" if place == chosen else "train"
-        return "val" if sample.writer in self._writers else "train"
+class _Job:
+    """One reading of a corpus into one or several partial packs, from where the furthest behind of them stopped."""
+
+    def __init__(self, corpus: Corpus, config: PackConfig, packs: list[PartialPack], progress: Progress) -> None:
+        self._corpus, self._config, self._packs, self._progress = corpus, config, list(packs), progress
+        self._cut = ValidationCut(corpus, config.val, config.seed)
+        self._state = min((pack.state for pack in packs), key=lambda state: state.cursor)
+        self._cut.seen = self._state.seen
+        if config.fixed and config.characters is not None:
+            self._state.numbers = {char: label for label, char in enumerate(config.characters.characters)}
+        self._total = sum(unit.size for unit in corpus.units)
+        self._read = sum(unit.size for unit in corpus.units[: self._state.cursor[0]])
+        self._began = self._committed = time.monotonic()
+        # Whether all that the state counts has been given to the writers.
+        self._whole = True
+
+    def run(self, workers: int | None, stop: StopFlag) -> list[PackSummary]:
+        try:
+            try:
+                self._fill(workers or usual_workers(self._total - self._read), stop)
+                return self._finish()
+            except WriteError:
+                raise
+            except HcrError as error:
+                if self._whole:
+                    self._commit()
+                error.args = (f"{error}{self._kept()}",)
+                raise
+        except WriteError as error:
+            raise HcrError(self._disk_full(error)) from None
+
+    def _fill(self, workers: int, stop: StopFlag) -> None:
+        config = self._config
+        characters = None if config.characters is None else frozenset(config.characters.characters)
+        starts = {pack.size: pack.state.cursor for pack in self._packs}
+        plan = Plan(dict(enumerate(self._corpus.units)), characters, starts)
+        self._progress(self._read, self._total)
+        with closing(read(plan, workers)) as chunks:
+            for chunk, squares in chunks:
+                if stop.name:
+                    raise Stopped(f"{self._corpus.name}: stopped by {stop.name}")
+                if chunk.damage and not config.skip_damaged:
+                    raise DataError(chunk.damage[0])
+                self._whole = False
+                parts = self._state.take(self._corpus.units[chunk.unit], chunk, self._cut)
+                for pack in self._packs:
+                    if pack.size in squares:
+                        pack.add(parts, squares[pack.size], chunk.origins)
+                self._whole = True
+                self._read += chunk.bytes
+                self._progress(chunk.bytes, self._total)
+                full = sum(pack.uncommitted for pack in self._packs) >= _COMMIT_BYTES
+                if full or time.monotonic() - self._committed >= _COMMIT_SECONDS:
+                    self._commit()
+
+    def _commit(self) -> None:
+        for pack in self._packs:
+            # A pack that is further than the state is waited for.
+            if self._state.cursor >= pack.state.cursor:
+                pack.commit(self._state)
+        self._committed = time.monotonic()
+
+    def _finish(self) -> list[PackSummary]:
+        state = self._state
+        if not state.count and not any(pack.complete for pack in self._packs):
+            reasons = ", ".join(f"{count} {reason}" for reason, count in state.left_out.items())
+            raise DataError(
+                f"{self._corpus.name}: no sample left to pack ({reasons or 'the source is empty'}); "
+                "choose another --charset"
+            )
+        summaries = []
+        while self._packs:
+            pack = self._packs[0]
+            pack.finish(state, self._cut.rule)
+            # It is no longer partial: an error in the next says nothing of it.
+            self._packs.pop(0)
+            summary = _existing(pack.out, pack.settings)
+            summary.already_there, summary.thrown_away, summary.resumed = False, pack.thrown_away, pack.resumed
+            summary.damaged, summary.seconds = state.damaged, time.monotonic() - self._began
+            summaries.append(summary)
+        return summaries
+
+    def _kept(self) -> str:
+        """Say what a next run would find, as the end of an error's line."""
+        kept = [f"{pack.committed:,} samples are kept in {pack.work}" for pack in self._packs if pack.committed]
+        return f"; {', '.join(kept)}; run the same command again to go on" if kept else ""
+
+    def _disk_full(self, error: WriteError) -> str:
+        needed = sum(pack.still_needed(self._read / max(1, self._total)) for pack in self._packs)
+        free = free_bytes(self._packs[0].out.parent)
+        return (
+            f"{error}: disk full, or a limit on file sizes reached: about {needed:,} bytes more needed, {free:,} free; "
+            f"make room{self._kept()}"
+        )
 
 
 def _settings(corpus: Corpus, config: PackConfig) -> dict[str, Any]:
@@ -223,11 +230,12 @@ def _settings(corpus: Corpus, config: PackConfig) -> dict[str, Any]:
         "seed": config.seed,
         "skip_damaged": config.skip_damaged,
         "units": len(corpus.units),
-        "names_and_sizes": hashlib.sha256(names.encode()).hexdigest()[:16],
+        "names_and_sizes": hashlib.sha256(names.encode("utf-8", "replace")).hexdigest()[:16],
     }
 
 
 def _existing(out: Path, settings: dict[str, Any]) -> PackSummary:
+    """Look at a pack that is there. Raises: UsageError where it is of other sources or settings."""
     counts: dict[str, int] = {}
     for name in splits_of(out):
         reader = open_pack(out / f"{name}.lmdb")
@@ -238,8 +246,5 @@ def _existing(out: Path, settings: dict[str, Any]) -> PackSummary:
                     f"{out}: holds another pack ({key} is {meta['settings'].get(key)}, asked for {wanted}); "
                     "name another --out, or remove the folder"
                 )
-    return PackSummary(out, counts, charset, meta["left_out"], already_there=True)
-
-
-def _reasons(left_out: Counter[str]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "the source is empty"
+    size = sum((out / f"{name}.lmdb").stat().st_size for name in counts)
+    return PackSummary(out, counts, charset, meta["left_out"], size, already_there=True)

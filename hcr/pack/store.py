@@ -12,11 +12,11 @@ Keys (integers little-endian; docs/formats.md says more):
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,98 +24,88 @@ import lmdb
 import numpy as np
 
 from hcr.charset import Charset
-from hcr.errors import DataError
-from hcr.files import sync_folder
+from hcr.errors import DataError, HcrError
 from hcr.glyph import PREPROCESSING
 
 FORMAT = "hcr-pack"
 VERSION = 1
 BLOCK = 256
-_MAP_STEP = 1 << 28
+# Address space that a transaction has for what it adds.
+_ROOM = 1 << 30
 
 
-class PackWriter:
-    """Write one split, block by block, under a temporary name; `finish` gives it its own.
+class WriteError(HcrError):
+    """A pack cannot be written: the disk is full, or another limit is reached."""
 
-    Memory: one block of pictures, and 4 bytes a sample for labels and writers.
-    Raises: DataError where the file cannot be written.
+
+class WritableFile:
+    """An LMDB file that is being written: one transaction, committed when told, and on disk then.
+
+    What is there already is kept. No lock file is used: whoever writes holds a lock of its own.
+    Raises: DataError where the file is no whole LMDB file; WriteError where it cannot be written.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
-        self.path, self.size = path, size
-        self.temporary = path.with_name(f".{path.name}.tmp")
-        for left_behind in (self.temporary, Path(f"{self.temporary}-lock")):
-            left_behind.unlink(missing_ok=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._env = lmdb.open(str(self.temporary), subdir=False, map_size=_MAP_STEP, metasync=False, sync=False)
-        self._pictures: list[np.ndarray] = []
-        self._origins: list[str] = []
-        self._blocks = 0
-        self._digest = hashlib.sha256()
-        self.count = 0
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._transaction: lmdb.Transaction | None = None
+        try:
+            self._env = lmdb.open(str(path), subdir=False, map_size=_ROOM, lock=False, readahead=False)
+        except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError) as error:
+            raise DataError(str(error)) from None
+        except lmdb.DiskError as error:
+            raise WriteError(f"{error}: disk full; make room and run the same command again") from None
+        except lmdb.Error as error:
+            raise WriteError(str(error)) from None
+        try:
+            _check_length(self._env, path)
+        except BaseException:
+            self._env.close()
+            raise
 
-    def add(self, picture: np.ndarray, origin: str) -> None:
-        """Append a picture uint8[S, S] and where it came from; labels follow in `finish`."""
-        self._pictures.append(picture)
-        self._origins.append(origin)
-        self.count += 1
-        if len(self._pictures) == BLOCK:
-            self._flush()
+    def get(self, key: bytes) -> bytes | None:
+        """Give the value of `key`, also one that is not committed yet."""
+        with self._transacting() as transaction:
+            value = transaction.get(key)
+        return None if value is None else bytes(value)
 
-    def _flush(self) -> None:
-        pixels = np.stack(self._pictures).tobytes()
-        checksum = zlib.crc32(pixels).to_bytes(4, "little")
-        self._digest.update(pixels)
-        self._put(
-            {
-                _block_key(self._blocks): pixels + checksum,
-                _origin_key(self._blocks): "\n".join(self._origins).encode(),
-            }
-        )
-        self._blocks += 1
-        self._pictures, self._origins = [], []
+    def put(self, key: bytes, value: bytes | memoryview) -> None:
+        """Set the value of `key`; `value` is copied."""
+        with self._transacting() as transaction:
+            transaction.put(key, value)
 
-    def _put(self, values: dict[bytes, bytes]) -> None:
-        while True:
-            try:
-                with self._env.begin(write=True) as transaction:
-                    for key, value in values.items():
-                        transaction.put(key, value)
-                return
-            except lmdb.MapFullError:
-                self._env.set_mapsize(self._env.info()["map_size"] * 2)
-            except lmdb.Error as error:
-                # LMDB reports a full disk as an input/output error.
-                raise DataError(f"{self.temporary}: cannot write ({error}); is the disk full?") from None
+    def delete(self, key: bytes) -> bool:
+        """Remove `key`; say whether it was there."""
+        with self._transacting() as transaction:
+            there: bool = transaction.delete(key)
+        return there
 
-    def finish(self, labels: np.ndarray, writers: np.ndarray, meta: dict[str, Any]) -> None:
-        """Write what is left, `labels` and `writers` uint16[N] and, last, `meta`; then rename the file into place."""
-        if self._pictures:
-            self._flush()
-        arrays = labels.astype("<u2").tobytes(), writers.astype("<u2").tobytes()
-        self._digest.update(arrays[0] + arrays[1] + meta["characters"].encode())
-        self._put({b"labels": arrays[0], b"writers": arrays[1]})
-        head = {
-            "format": FORMAT,
-            "version": VERSION,
-            "size": self.size,
-            "count": self.count,
-            "block": BLOCK,
-            "digest": self._digest.hexdigest()[:16],
-            "preprocessing": PREPROCESSING,
-        }
-        self._put({b"meta": json.dumps(head | meta, ensure_ascii=False).encode()})
-        self._env.sync(True)
+    @contextmanager
+    def _transacting(self) -> Iterator[lmdb.Transaction]:
+        try:
+            if self._transaction is None:
+                # The map is address space, not disk; it can only grow between transactions.
+                used = self._env.info()["last_pgno"] * self._env.stat()["psize"]
+                if used + _ROOM // 2 > self._env.info()["map_size"]:
+                    self._env.set_mapsize(used + _ROOM)
+                self._transaction = self._env.begin(write=True)
+            yield self._transaction
+        except lmdb.Error as error:
+            raise WriteError(f"{self.path}: {error}") from None
+
+    def commit(self) -> None:
+        """End the transaction: all of it is on disk, or, where this raises WriteError, nothing."""
+        transaction, self._transaction = self._transaction, None
+        try:
+            if transaction is not None:
+                transaction.commit()
+        except lmdb.Error as error:
+            raise WriteError(f"{self.path}: {error}") from None
+
+    def close(self) -> None:
+        """Close the file; what was not committed is lost."""
+        if self._transaction is not None:
+            self._transaction.abort()
         self._env.close()
-        os.replace(self.temporary, self.path)
-        Path(f"{self.temporary}-lock").unlink(missing_ok=True)
-        sync_folder(self.path.parent)
-
-    def abandon(self) -> None:
-        """Close and remove what was written so far."""
-        self._env.close()
-        for left_behind in (self.temporary, Path(f"{self.temporary}-lock")):
-            left_behind.unlink(missing_ok=True)
 
 
 class PackReader:
@@ -134,21 +124,12 @@ class PackReader:
         except lmdb.Error as error:
             raise DataError(f"{path}: not a pack ({error}); make it again with hcr-data pack") from None
         try:
-            self._check_length()
+            _check_length(self._env, path)
             self._transaction = self._env.begin(buffers=True)
             self._read_arrays()
         except BaseException:
             self._env.close()
             raise
-
-    def _check_length(self) -> None:
-        # Reading a page beyond the end of the file would kill the process with SIGBUS.
-        expected = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
-        found = self.path.stat().st_size
-        if found < expected:
-            raise DataError(
-                f"{self.path}: cut short: {found} bytes, expected {expected}; make it again with hcr-data pack"
-            )
 
     def _read_arrays(self) -> None:
         self.meta: dict[str, Any] = self._read_meta()
@@ -204,7 +185,7 @@ class PackReader:
         known = self._blocks[number]
         if known is not None:
             return known
-        key = _block_key(number)
+        key = block_key(number)
         count = min(self.block_size, len(self) - number * self.block_size)
         expected = count * self.size * self.size
         raw = self._get(key)
@@ -233,12 +214,12 @@ class PackReader:
         """Give "file:offset" of each sample. Raises: DataError where that block of origins is damaged."""
         lines: dict[int, list[str]] = {}
         for number in {index // self.block_size for index in indices}:
-            raw = self._get(_origin_key(number))
+            raw = self._get(origin_key(number))
             lines[number] = [] if raw is None else bytes(raw).decode("utf-8", "replace").split("\n")
             expected = min(self.block_size, len(self) - number * self.block_size)
             if len(lines[number]) != expected:
                 raise DataError(
-                    f"{self.path}: key {_origin_key(number).decode()}: {len(lines[number])} lines, expected {expected}"
+                    f"{self.path}: key {origin_key(number).decode()}: {len(lines[number])} lines, expected {expected}"
                 )
         return [lines[index // self.block_size][index % self.block_size] for index in indices]
 
@@ -286,9 +267,19 @@ def close_packs() -> None:
         _open.popitem()[1][1].close()
 
 
-def _block_key(number: int) -> bytes:
+def _check_length(env: lmdb.Environment, path: Path) -> None:
+    # Reading a page beyond the end of the file would kill the process with SIGBUS.
+    expected = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+    found = path.stat().st_size
+    if found < expected:
+        raise DataError(f"{path}: cut short: {found} bytes, expected {expected}; make it again with hcr-data pack")
+
+
+def block_key(number: int) -> bytes:
+    """Name the value with block `number`."""
     return b"block/%08d" % number
 
 
-def _origin_key(number: int) -> bytes:
+def origin_key(number: int) -> bytes:
+    """Name the value with the origins of block `number`."""
     return b"origin/%08d" % number

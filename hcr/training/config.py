@@ -59,11 +59,13 @@ class TrainConfig:
 class Execution:
     """How a run is executed: nothing here changes what it learns (beyond a device's rounding).
 
-    workers: processes that read batches. checkpoint_every: steps between checkpoints; None: ten minutes.
+    workers: processes that read batches. cache: hold the pack's pictures in memory ("ram") or on the device ("device").
+    checkpoint_every: steps between checkpoints; None: ten minutes.
     """
 
     device: str = "cpu"
     workers: int = 2
+    cache: str = "none"
     checkpoint_every: int | None = None
 
     def has_bfloat16(self) -> bool:

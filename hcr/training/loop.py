@@ -22,16 +22,19 @@ from hcr.errors import DataError, HcrError, Stopped, UsageError
 from hcr.feed.augment import augment
 from hcr.feed.loader import Batch, Loader
 from hcr.feed.order import SequentialBatches, TrainingBatches, steps_per_epoch
+from hcr.feed.resident import resident_bytes
+from hcr.feed.stream import worker_errors
 from hcr.layout import checkpoints, splits_of
 from hcr.models import Recognizer
 from hcr.pack.store import PackReader, open_pack
+from hcr.stop import StopFlag
 from hcr.training import checkpoint
 from hcr.training.config import Execution, TrainConfig, config_for
 from hcr.training.observer import Observer
 from hcr.training.record import write_record
 from hcr.training.schedule import learning_rate
 from hcr.training.state import Tally, TrainState
-from hcr.training.stop import StopFlag
+from hcr.training.timing import EpochClock
 
 # Without --checkpoint-every, a checkpoint is written when the last one is this old.
 CHECKPOINT_SECONDS = 600.0
@@ -58,9 +61,10 @@ def train(
     """Train on the train split of `pack` into the folder `run`, judging each epoch on its val split where it has one.
 
     given: the fields of TrainConfig that somebody chose; else `size` is the pack's and `batch_size` the device's.
-    Raises: Stopped after a signal, with everything saved; DataError or UsageError for what does not fit together.
+    Raises: Stopped after a signal, with everything saved; DataError or UsageError for what does not fit together;
+    HcrError for a worker that died, in which case the last checkpoint stands.
     """
-    with StopFlag() as stop:
+    with StopFlag() as stop, worker_errors():
         trainer = _prepare(given, pack, run, execution, observer, stop, resume=resume)
         return trainer.run_to_end()
 
@@ -103,7 +107,11 @@ def _prepare(
             )
         state.restore(found, source)
         observer.note(f"resuming {run} at step {state.step}")
-    start = {"step": state.step, "device": execution.device, "workers": execution.workers}
+    if execution.cache != "none":
+        size = sum(resident_bytes(opened) for opened in readers.values())
+        where = "in memory" if execution.cache == "ram" or execution.device == "cpu" else f"on {execution.device}"
+        observer.note(f"--cache {execution.cache}: reading {' and '.join(readers)}, {size:,} bytes, to hold {where}")
+    start = {"step": state.step} | {name: getattr(execution, name) for name in ("device", "workers", "cache")}
     write_record(run, config, pack, digests, reader.charset, start)
     return Trainer(config, readers, run, execution, observer, state, stop)
 
@@ -133,11 +141,12 @@ class Trainer:
         self.per_epoch = steps_per_epoch(samples, config.batch_size)
         self.total = self.per_epoch * config.epochs
         self.batches = TrainingBatches(samples, config.batch_size, config.seed)
-        self.training = Loader(readers["train"].path, self.batches, workers=execution.workers, pin_memory=cuda)
+        feed: dict[str, Any] = {name: getattr(execution, name) for name in ("device", "workers", "cache")}
+        self.training = Loader(readers["train"].path, self.batches, **feed)
         self.validation = None
         if "val" in readers:
             every = SequentialBatches(len(readers["val"]), config.batch_size)
-            self.validation = Loader(readers["val"].path, every, workers=execution.workers, pin_memory=cuda)
+            self.validation = Loader(readers["val"].path, every, **feed)
         self.saved_at, self.saved_step = time.monotonic(), state.step
         self.estimated = False
 
@@ -148,10 +157,11 @@ class Trainer:
         # Lines that a later, lost part of the run wrote would stand there twice.
         os.truncate(metrics, min(self.state.metrics_bytes, metrics.stat().st_size))
         while self.state.epochs < self.config.epochs:
-            self._train_epoch()
+            timing = self._train_epoch()
             row = self._row(self._validate())
-            with metrics.open("a", encoding="utf-8", newline="\n") as file:
-                file.write(json.dumps(row) + "\n")
+            for path, line in ((metrics, row), (self.run / "timings.jsonl", timing)):
+                with path.open("a", encoding="utf-8", newline="\n") as file:
+                    file.write(json.dumps(line) + "\n")
             self.state.metrics_bytes = metrics.stat().st_size
             self.state.epochs += 1
             self.state.tally = Tally()
@@ -161,16 +171,17 @@ class Trainer:
             if best:
                 self.state.best = row
             self._save(best=best)
-            self.observer.epoch(row)
+            self.observer.epoch(row, timing)
         return TrainSummary(self.run, self.state.step, self.state.best)
 
-    def _train_epoch(self) -> None:
-        state = self.state
+    def _train_epoch(self) -> dict[str, Any]:
+        """Take the steps that are left of an epoch, and say how long they took."""
+        state, clock = self.state, EpochClock(self.execution.device)
         self.batches.epoch = state.epochs
         self.batches.start = state.step - state.epochs * self.per_epoch
         state.model.train()
         began, first, mean = time.monotonic(), state.step, math.nan
-        for batch in self.training:
+        for batch in clock.watch(self.training):
             self._step(batch)
             if self.execution.device == "cpu" or state.step % LOSS_STEPS == 0:
                 mean = float(state.tally.loss) / state.tally.samples
@@ -186,11 +197,12 @@ class Trainer:
             ):
                 self._save(best=False)
             self._stop_if_asked()
+        steps = state.step - first
+        return clock.line(state.epochs + 1, steps, steps * self.config.batch_size)
 
     def _step(self, batch: Batch) -> None:
         config, state, device = self.config, self.state, self.execution.device
-        images = batch.images.to(device, non_blocking=True)
-        labels = batch.labels.to(device, non_blocking=True)
+        images, labels = batch.images, batch.labels
         if config.augmentation:
             images = augment(images, config.seed, state.step)
         rate = learning_rate(state.step, self.total, config.lr, config.warmup)
@@ -220,14 +232,13 @@ class Trainer:
         model.load_state_dict(self.state.ema)
         loss, hits, samples = 0.0, torch.zeros(2, device=device), 0
         for batch in self.validation:
-            images, labels = (tensor.to(device, non_blocking=True) for tensor in (batch.images, batch.labels))
             with torch.autocast("cuda", torch.bfloat16, enabled=device == "cuda"):
-                logits = model(images)
-            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-            within = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+                logits = model(batch.images)
+            loss += float(F.cross_entropy(logits, batch.labels, reduction="sum"))
+            within = logits.topk(min(5, logits.shape[1])).indices == batch.labels[:, None]
             hits += torch.stack([within[:, 0].sum(), within.sum()])
-            samples += len(labels)
-            self.observer.validating(len(labels), self.validation.batches.n)
+            samples += len(batch.labels)
+            self.observer.validating(len(batch.labels), self.validation.batches.n)
             self._stop_if_asked()
         top1, top5 = (hits / samples).tolist()
         return {"val_loss": loss / samples, "val_top1": top1, "val_top5": top5, "val_n": samples}

@@ -17,5 +17,5 @@ class Observer(Protocol):
     def validating(self, advance: int, total: int) -> None:
         """Hear that `advance` more of `total` validation samples are judged."""
 
-    def epoch(self, row: dict[str, Any]) -> None:
-        """Hear that an epoch ended; `row` is its line of metrics.jsonl."""
+    def epoch(self, row: dict[str, Any], timing: dict[str, Any]) -> None:
+        """Hear that an epoch ended; `row` is its line of metrics.jsonl, `timing` its line of timings.jsonl."""

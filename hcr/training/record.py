@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,6 +16,7 @@ import torch
 import hcr
 from hcr.charset import Charset
 from hcr.files import read_json, write_json
+from hcr.pack.store import open_pack
 from hcr.training.config import TrainConfig
 
 
@@ -28,7 +30,7 @@ def write_record(
         path,
         {
             "config": asdict(config),
-            "pack": {"path": str(pack), "digests": digests},
+            "pack": {"path": str(pack), "digests": digests, "sources": _sources(pack, digests)},
             "charset": {"count": len(charset), "digest": charset.digest},
             "versions": {
                 "hcr": hcr.__version__,
@@ -42,6 +44,12 @@ def write_record(
             ],
         },
     )
+
+
+def _sources(pack: Path, splits: Iterable[str]) -> dict[str, list[str]]:
+    """Digests of the source files that each split was made from: an evaluation must know what a model has seen."""
+    metas = {split: open_pack(pack / f"{split}.lmdb").meta for split in splits}
+    return {split: sorted({source["sha256"] for source in meta["sources"]}) for split, meta in metas.items()}
 
 
 def _commit() -> str | None:

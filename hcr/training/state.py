@@ -55,6 +55,8 @@ class TrainState:
                 {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
             ],
             lr=config.lr,
+            # One pass over the weights instead of a dozen: a twentieth of a step of the compact network on a CPU.
+            fused=True,
         )
         return cls(model, {key: value.clone() for key, value in model.state_dict().items()}, optimizer)
 

@@ -1,8 +1,12 @@
-"""Signals that ask a run to stop: they only set a flag, which the loop reads between two steps."""
+"""Signals that ask long work to stop: they only set a flag, which the work reads where it can save itself.
+
+So nothing is cut in two, at the price of waiting for the next such place.
+"""
 
 from __future__ import annotations
 
 import signal
+import threading
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -10,14 +14,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopFlag:
-    """While open, the first SIGINT or SIGTERM sets `name`; the next one has its ordinary effect, at once."""
+    """While open, the first SIGINT or SIGTERM sets `name`; the next one has its ordinary effect, at once.
+
+    Outside the main thread, where Python allows no handlers, it stays unset.
+    """
 
     def __init__(self) -> None:
         self.name = ""
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopFlag:
-        self._before = {number: signal.signal(number, self._set) for number in SIGNALS}
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._set) for number in SIGNALS}
         return self
 
     def __exit__(

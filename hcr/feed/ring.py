@@ -1,0 +1,91 @@
+"""Batches handed between processes through shared memory that is allocated once.
+
+A tensor sent through a queue costs more than reading its pictures: shared memory is made, filled page by page, passed
+and thrown away for each. Here a worker fills a slot of a ring and only the slot's number travels. The price is keeping
+account of who still looks at a slot.
+"""
+
+from __future__ import annotations
+
+import mmap
+import shutil
+import tempfile
+import weakref
+from collections import deque
+from multiprocessing.sharedctypes import RawArray
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hcr.errors import HcrError
+
+
+class Ring:
+    """`slots` slots, each for one batch of up to `rows` pictures; it travels to a worker when that is started.
+
+    Raises: HcrError where there is no room for it.
+    """
+
+    def __init__(self, slots: int, rows: int, size: int) -> None:
+        self._shape = (slots, rows, 1, size, size)
+        self._bytes = -(-slots * rows * size * size // mmap.PAGESIZE) * mmap.PAGESIZE
+        _require_room(self._bytes)
+        # Whole pages of its own: CUDA locks pages, and locks none twice.
+        self._memory = RawArray("B", self._bytes + mmap.PAGESIZE)
+        self._start = -np.frombuffer(self._memory, np.uint8).ctypes.data % mmap.PAGESIZE
+        self._free = deque(range(slots))
+        self._pinned = False
+
+    def _slots(self) -> np.ndarray:
+        count = int(np.prod(self._shape))
+        return np.frombuffer(self._memory, np.uint8, count, self._start).reshape(self._shape)
+
+    def take(self) -> int | None:
+        """Give the number of a free slot, or None where every slot is on its way or being looked at."""
+        return self._free.popleft() if self._free else None
+
+    def put_back(self, slot: int) -> None:
+        """Free a slot that was taken and not lent."""
+        self._free.append(slot)
+
+    def slot(self, number: int, rows: int) -> Tensor:
+        """Give uint8[rows, 1, S, S] to write into, in a worker."""
+        return torch.from_numpy(self._slots()[number, :rows])
+
+    def lend(self, number: int, rows: int) -> Tensor:
+        """Give uint8[rows, 1, S, S] to read; the slot is free again when no tensor on that storage is left."""
+        array = self._slots()[number, :rows]
+        # The tensor's storage keeps this one array alive, and every view of the tensor keeps the storage.
+        weakref.finalize(array, self._free.append, number).atexit = False
+        return torch.from_numpy(array)
+
+    def pin(self) -> None:
+        """Lock its pages, so that CUDA can copy from it while the CPU goes on. Raises: HcrError where that fails.
+
+        Call it when the workers run: what they inherit is then as the system made it.
+        """
+        if self._pinned:
+            return
+        runtime, address = torch.cuda.cudart(), self._slots().ctypes.data
+        error = int(runtime.cudaHostRegister(address, self._bytes, 0))
+        if error:
+            raise HcrError(
+                f"CUDA cannot lock {self._bytes:,} bytes of shared memory (error {error}): "
+                "make room in /dev/shm (containers: --shm-size), or use --workers 0"
+            )
+        weakref.finalize(self._memory, runtime.cudaHostUnregister, address).atexit = False
+        self._pinned = True
+
+
+def _require_room(wanted: int) -> None:
+    """Refuse what would end in SIGBUS: multiprocessing's memory is a file in /dev/shm, else in the temporary folder."""
+    folders = [folder for folder in (Path("/dev/shm"), Path(tempfile.gettempdir())) if folder.is_dir()]
+    free = [shutil.disk_usage(folder).free for folder in folders]
+    if max(free) < 2 * wanted:
+        found = ", ".join(f"{folder} {room:,}" for folder, room in zip(folders, free, strict=True))
+        raise HcrError(
+            f"shared memory for batches: {wanted:,} bytes and as many to spare, found {found} free: "
+            "make room (containers: --shm-size), or use fewer --workers or a smaller --batch-size"
+        )

@@ -1,0 +1,160 @@
+"""Worker processes that read a pack, over torch's DataLoader.
+
+Labels and index never travel: the process that says which samples to read knows them. A worker gets (slot, samples) and
+gives the slot's number; where somebody keeps so many batches that no slot is free it gives the pictures themselves
+through the pipe, which is slower and takes no shared memory.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from hcr.errors import DataError, HcrError
+from hcr.feed.gather import Pictures, pictures_of
+from hcr.feed.order import SequentialBatches, TrainingBatches
+from hcr.feed.ring import Ring
+from hcr.pack.store import open_pack
+
+# Batches that each worker is asked for ahead of time.
+AHEAD = 2
+# Batches that a consumer may hold at full speed: a copy to a device keeps some until it is done.
+HELD = 6
+
+Task = tuple[int | None, np.ndarray]
+Answer = int | np.ndarray | DataError
+
+
+class Stream:
+    """The batches of one split in the order of `batches`, read by `workers` processes that live as long as it does."""
+
+    def __init__(
+        self, path: Path, batches: TrainingBatches | SequentialBatches, workers: int, *, pin_memory: bool
+    ) -> None:
+        self.path, self.batches, self.workers, self.pin_memory = path, batches, workers, pin_memory
+        self._running: tuple[Ring, _Tasks, DataLoader[Answer]] | None = None
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Give (index int64[B], images uint8[B, 1, S, S]), one pass. Raises: DataError, HcrError for a dead worker."""
+        try:
+            with worker_errors():
+                yield from self._pass()
+        except HcrError as error:
+            # Some workers may be gone and the others still write: the next pass starts anew. The frames that the error
+            # came through would keep them alive as long as somebody keeps the error.
+            self._running = None
+            raise error.with_traceback(None) from None
+
+    def _pass(self) -> Iterator[tuple[np.ndarray, Tensor]]:
+        ring, tasks, loader = self._running = self._running or self._start()
+        answers: Iterator[Answer] = iter(loader)
+        if self.pin_memory:
+            ring.pin()
+        for answer in answers:
+            slot, index = tasks.sent.popleft()
+            if isinstance(answer, DataError):
+                raise answer
+            if slot is None:
+                images = torch.from_numpy(answer)
+                yield index, images.pin_memory() if self.pin_memory else images
+            else:
+                yield index, ring.lend(slot, len(index))
+
+    def _start(self) -> tuple[Ring, _Tasks, DataLoader[Answer]]:
+        ring = Ring(self.workers * AHEAD + HELD, self.batches.batch_size, open_pack(self.path).size)
+        tasks = _Tasks(self.batches, ring)
+        loader = DataLoader(
+            _Reader(self.path, ring),
+            batch_sampler=tasks,  # type: ignore[arg-type]  # a task serves as a list of indices
+            collate_fn=_as_it_is,
+            num_workers=self.workers,
+            prefetch_factor=AHEAD,
+            persistent_workers=True,
+            worker_init_fn=_leave_interrupts_to_the_parent,
+            # A generator of its own: the default one would draw from the random state that a checkpoint holds.
+            generator=torch.Generator(),
+        )
+        return ring, tasks, loader
+
+
+class _Tasks:
+    """The batch sampler: what the workers are asked for; `sent` are those whose answer is not yet taken."""
+
+    def __init__(self, batches: TrainingBatches | SequentialBatches, ring: Ring) -> None:
+        self.batches, self.ring = batches, ring
+        self.sent: deque[Task] = deque()
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Task]:
+        # A pass that was left in its middle: before it asks for more, the DataLoader waits for what is on its way.
+        while self.sent:
+            slot, _ = self.sent.popleft()
+            if slot is not None:
+                self.ring.put_back(slot)
+        for index in self.batches:
+            task = self.ring.take(), index
+            self.sent.append(task)
+            yield task
+
+
+class _Reader(Dataset[Answer]):
+    """What runs in a worker. Errors are handed over: torch would wrap them in a page of the worker's traceback."""
+
+    def __init__(self, path: Path, ring: Ring) -> None:
+        self.path, self.ring = path, ring
+        self.pictures: Pictures | None = None  # opened by the worker: no LMDB environment may cross a fork
+
+    def __getitems__(self, task: Task) -> Answer:
+        slot, index = task
+        try:
+            pictures = self.pictures = self.pictures or pictures_of(self.path)
+            if slot is not None:
+                pictures.read(index, self.ring.slot(slot, len(index)))
+                return slot
+            side = pictures.reader.size
+            images = torch.empty((len(index), 1, side, side), dtype=torch.uint8)
+            pictures.read(index, images)
+            return images.numpy()
+        except DataError as error:
+            return error
+
+
+def _as_it_is(answer: Any) -> Any:
+    return answer
+
+
+def _leave_interrupts_to_the_parent(worker: int) -> None:
+    # Ctrl-C reaches all processes of a terminal, and the parent may need a last batch to stop in good order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def worker_errors() -> Iterator[None]:
+    """Turn torch's report of a dead worker, which can come up anywhere in the main thread, into an HcrError."""
+    try:
+        yield
+        return
+    except RuntimeError as error:
+        # Only the first of a chain names the signal: torch replaces it where it waits for a batch, or writes a file.
+        chain: list[BaseException] = [error]
+        while inner := chain[-1].__cause__ or chain[-1].__context__:
+            chain.append(inner)
+        pattern = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*?)\.?\s*$", re.DOTALL)
+        found = next(filter(None, (pattern.match(str(each)) for each in reversed(chain))), None)
+        if found is None:
+            raise
+    # Outside of the handler: torch's error would come along, and its frames with it.
+    fate = " ".join(found[2].split())
+    raise HcrError(f"reading batches: worker process {found[1]} {fate}; if memory ran out, use fewer --workers")

@@ -1,0 +1,491 @@
+"""report.html: what stands in it, and what it does in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hcr.charset import Charset
+from hcr.corpus.find import find_corpus
+from hcr.corpus.gnt import encode_record
+from hcr.evaluation import gallery, html
+from hcr.evaluation.chart import ticks
+from hcr.evaluation.findings import Evaluation, examine
+from hcr.evaluation.metrics import Predictions, summarise
+from hcr.pack.packer import PackConfig, pack
+from hcr.pack.store import open_pack
+from tests.browser import Browser, find_browser
+
+# Characters that HTML and scripts stumble over, look-alikes, and enough others for a hundred pairs.
+CHARACTERS = Charset([*"<&\"'A", *"已己巳人入八", *Charset.level1().characters[:129]])
+HOSTILE = "a\"'><script>alert(1)<"  # a writer, and so a file's name and an origin
+WRITERS = ("1001", "1002", HOSTILE)
+CURVES = [{"epoch": n, "step": 9 * n, "train_loss": 3 / n, "train_top1": 1 - 0.9 / n} for n in (1, 2, 3)]
+CURVES = [row | {"val_loss": row["train_loss"] / 2, "val_top1": 0.9} for row in CURVES]
+ABSENT = CHARACTERS[7]  # has no sample in the test split
+
+
+@pytest.fixture(scope="module")
+def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    """Predictions by nobody on 139 characters of 3 writers, two fifths of them wrong, with scores."""
+    folder = tmp_path_factory.mktemp("html")
+    random = np.random.default_rng(5)
+    for split, writers in (("train", ("0001",)), ("test", WRITERS)):
+        (folder / "raw" / split).mkdir(parents=True)
+        for writer in writers:
+            pictures = random.integers(0, 256, (len(CHARACTERS), 20, 20), np.uint8) | np.uint8(128)
+            records = [
+                encode_record(char, picture)
+                for char, picture in zip(CHARACTERS.characters, pictures, strict=True)
+                if split == "train" or char != ABSENT
+            ]
+            (folder / "raw" / split / f"{writer}.gnt").write_bytes(b"".join(records))
+    pack(find_corpus([folder / "raw"], allowed=None, numbering=CHARACTERS), folder / "odd-32", PackConfig(size=32))
+    reader = open_pack(folder / "odd-32" / "test.lmdb")
+    target, classes = reader.labels.astype(np.int64), len(reader.charset)
+    top = (target[:, None] + np.arange(10)) % classes
+    wrong = np.flatnonzero(random.random(len(target)) < 0.4)
+    top[wrong] = np.roll(top[wrong], random.integers(1, 3), axis=1)
+    score = np.sort(random.dirichlet(np.ones(10), len(target)).astype(np.float32), axis=1)[:, ::-1]
+    predictions = Predictions(np.arange(len(target)), target, top, score)
+    summary = summarise(predictions, classes)
+    run = Path("artifacts/first & <best>/checkpoints/best.pt")
+    return Evaluation(
+        predictions,
+        summary,
+        reader.charset,
+        folder / "odd-32",
+        "test",
+        reader.digest,
+        run,
+        "00ff",
+        "compact",
+        seconds=2.0,
+    )
+
+
+def write(evaluation: Evaluation, path: Path, curves: list[dict[str, Any]] = CURVES) -> str:
+    html.write_html(path, evaluation, examine(evaluation), curves)
+    return path.read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def report(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write(evaluation, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(report: Path) -> str:
+    return report.read_text("utf-8")
+
+
+def data_of(page: str) -> dict[str, Any]:
+    block = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    assert block
+    found: dict[str, Any] = json.loads(block[1])
+    return found
+
+
+def words(page: str) -> str:
+    """What stands between the tags of the main part."""
+    return unescape(re.sub("<[^>]+>", "", page[page.index("<main") : page.index("</main>")]))
+
+
+def with_predictions(evaluation: Evaluation, **changed: Any) -> Evaluation:
+    predictions = replace(evaluation.predictions, **changed)
+    return replace(evaluation, predictions=predictions, summary=summarise(predictions, len(evaluation.charset)))
+
+
+# ---- Without a browser
+
+
+class Checker(HTMLParser):
+    """Notes tags that do not close, ids, and the attributes that could load something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.tags: set[str] = set()
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        if tag not in ("meta", "input", "br", "path", "circle", "rect"):
+            self.open.append(tag)
+        for name, value in attrs:
+            assert not name.startswith("on"), f"an event handler in the page: {name}"
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("href", "src", "srcset", "action", "data"):
+                self.links.append(value or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in ("path", "circle", "rect"):
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def checked(page: str) -> Checker:
+    checker = Checker()
+    checker.feed(page)
+    checker.close()
+    return checker
+
+
+def test_the_page_is_well_formed(page: str, checked: Checker) -> None:
+    assert checked.open == []
+    assert len(checked.ids) == len(set(checked.ids))
+    for target in re.findall(r'(?:aria-labelledby|for)="([^"]+)"', page):
+        assert set(target.split()) <= set(checked.ids)
+
+
+def test_the_page_loads_nothing(page: str, checked: Checker) -> None:
+    assert "default-src 'none'" in page
+    assert not re.search(r"https?:|\bimport\b|@font-face", page)
+    assert all(url.startswith("data:image/png;base64,") for url in re.findall(r"url\(([^)]*)\)", page))
+    points = {f"#U+{ord(char):04X}" for char in CHARACTERS.characters}
+    assert set(checked.links) <= points | {f"#{name}" for name in checked.ids}
+    assert not checked.tags & {"img", "link", "iframe", "object"}
+
+
+def test_everything_from_data_is_escaped(page: str, checked: Checker) -> None:
+    assert "<script>alert" not in page
+    assert HOSTILE in "".join(checked.text)
+    assert f"test/{HOSTILE}.gnt:" in "".join(checked.text)
+    assert "first & <best> on odd-32, test" in "".join(checked.text)
+    assert '<a class="han" lang="zh" href="#U+003C">&lt;</a>' in page
+    assert data_of(page)["characters"] == CHARACTERS.characters
+
+
+def test_headline_and_sections(page: str, evaluation: Evaluation) -> None:
+    summary, text = evaluation.summary, words(page)
+    low, high = summary.top1_interval
+    assert f"{100 * summary.top1:.2f} %" in text
+    assert f"95% interval {100 * low:.2f}–{100 * high:.2f}%" in text
+    assert f"{summary.correct.sum()} of {summary.n} pictures read rightly" in text
+    names = re.findall(r'<section id="(\w+)"', page)
+    assert names == [
+        *("learning", "confidence", "characters", "pairs", "groups", "worst", "writers", "confident"),
+        *("classes", "about"),
+    ]
+    assert re.findall(r'<li><a href="#(\w+)"', page) == names
+    assert "Validation was best after epoch 1: 90.00% top-1." in text
+
+
+def test_all_hundred_confused_pairs_are_there_with_pictures(page: str, evaluation: Evaluation) -> None:
+    part = page[page.index('<section id="pairs"') : page.index('<section id="groups"')]
+    shown = re.findall(r'<article class="card"><header>.*?</article>', part)
+    assert len(shown) == 100 and "Show 88 more pairs" in part
+    both: dict[frozenset[str], int] = {}
+    for pair in examine(evaluation).confusions:
+        names = frozenset((evaluation.charset[pair.target], evaluation.charset[pair.predicted]))
+        both[names] = both.get(names, 0) + pair.count
+    found = {}
+    for card in shown:
+        one, other = (unescape(char) for char in re.findall(r'class="han"[^>]*>([^<]+)<', card))
+        count = re.search(r"<b>(\d+)</b>", card)
+        assert count and f"{one}" != other
+        found[frozenset((one, other))] = int(count[1])
+        assert card.count('class="pic s') >= int(count[1]) > 0
+    assert all(both[names] == count for names, count in found.items())
+    assert min(found.values()) >= sorted(both.values())[-100]
+
+
+def test_class_data_agrees_with_the_summary(page: str, evaluation: Evaluation) -> None:
+    data, summary = data_of(page), evaluation.summary
+    assert data["n"] == summary.count.tolist() and data["correct"] == summary.correct.tolist()
+    for label, errors in enumerate(data["errors"]):
+        wrong = sum(count for _, count in data["answers"][label])
+        assert wrong == summary.count[label] - summary.correct[label] == len(errors)
+        assert [score for *_, score in errors] == sorted((score for *_, score in errors), reverse=True)
+    absent = CHARACTERS.label(ABSENT)
+    assert data["n"][absent] == 0 and data["confidence"][absent] is None and data["right"][absent] is None
+
+
+def test_pictures_are_those_of_the_pack(evaluation: Evaluation) -> None:
+    reader = open_pack(evaluation.pack / "test.lmdb")
+    shown = gallery.Gallery(reader)
+    assert [shown.place(index) for index in (40, 7, 40)] == [0, 1, 0]
+    assert 'style="--x:1;--y:0"' in shown.picture(7, "x") and shown.css().startswith(".s0{background-image:url(data:")
+    from base64 import b64decode
+    from io import BytesIO
+
+    from PIL import Image
+
+    sheet = Image.open(BytesIO(b64decode(shown.css().split("base64,")[1].removesuffix(")}"))))
+    picture = np.empty((1, 32, 32), np.uint8)
+    reader.pictures(np.array([7]), picture)
+    expected = np.asarray(Image.fromarray(picture[0]).resize((48, 48), Image.Resampling.LANCZOS)).astype(int)
+    assert sheet.size == (768, 768)
+    assert np.abs(np.asarray(sheet.convert("L"))[:48, 48:96].astype(int) - expected).max() <= 9
+    assert (np.asarray(sheet.convert("L"))[48:] == 255).all()
+
+
+def test_pictures_are_limited_and_the_page_stays_small(
+    evaluation: Evaluation, page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = re.findall(r'class="pic s(\d+)', page)
+    assert numbers and len(page) < 1_000_000
+    monkeypatch.setattr(gallery, "LIMIT", 60)
+    small = write(evaluation, tmp_path / "small.html")
+    data = data_of(small)
+    places = {place for errors in data["errors"] for place, *_ in errors}
+    assert places <= set(range(60)) and small.count('class="card"') == page.count('class="card"')
+    assert small.count("background-image:url") == 1
+
+
+def test_banners(evaluation: Evaluation, page: str, tmp_path: Path) -> None:
+    assert '<p class="banner"' not in page
+    marked = replace(
+        evaluation,
+        seen="validated on this split",
+        left_out=1234,
+        checkpoint=None,
+        elsewhere=Path('their "<answers>".csv'),
+        seconds=float("nan"),
+    )
+    text = words(write(marked, tmp_path / "r.html"))
+    assert "No test. These figures are on data that the model has seen: validated on this split." in text
+    assert "1,234 pictures of characters that the model does not know were left out" in text
+    assert 'Predictions from elsewhere. They were read from their "<answers>".csv.' in text
+    assert "Time a picture" not in text and "nan" not in text
+
+
+def test_predictions_without_scores_answers_or_curves(evaluation: Evaluation, tmp_path: Path) -> None:
+    top = evaluation.predictions.top.copy()
+    top[:9, 0] = -1
+    bare = with_predictions(evaluation, top=top, score=np.full_like(evaluation.predictions.score, np.nan))
+    page = write(bare, tmp_path / "r.html", [])
+    assert "NaN" not in page and "nan%" not in page
+    assert 'id="learning"' not in page and 'id="confidence"' not in page and 'id="confident"' in page
+    assert "read as nothing" in words(page)
+    assert [answer for _, answer, score in data_of(page)["errors"][int(bare.predictions.target[0])]].count(-1) == 1
+
+
+def test_nothing_misread(evaluation: Evaluation, tmp_path: Path) -> None:
+    target = evaluation.predictions.target
+    perfect = with_predictions(evaluation, top=(target[:, None] + np.arange(10)) % len(CHARACTERS))
+    page = write(perfect, tmp_path / "r.html")
+    assert re.findall(r'<section id="(\w+)"', page) == [
+        *("learning", "confidence", "characters", "writers", "classes", "about")
+    ]
+    assert "100.00<small> %" in page
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]), (0, 4, [0, 1, 2, 3, 4]), (0.873, 0.991, [0.88, 0.9, 0.92, 0.94, 0.96, 0.98])],
+)
+def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None:
+    assert ticks(low, high) == pytest.approx(expected)
+    assert ticks(5, 5)
+
+
+def test_colours_have_contrast_in_both_modes(page: str) -> None:
+    def luminance(colour: str) -> float:
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        red, green, blue = (p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    modes = [dict(re.findall(r"--([\w-]+): (#\w{6});", block)) for block in re.findall(r":root \{(.*?)\}", page, re.S)]
+    assert len(modes) >= 2
+    for mode in modes[:2]:
+        pairs = [(text, ground) for text in ("ink", "soft", "seal") for ground in ("paper", "sheet", "wash")]
+        for text, ground in [*pairs, ("on-seal", "seal")]:
+            bright, dark = sorted((luminance(mode[text]), luminance(mode[ground])), reverse=True)
+            assert (bright + 0.05) / (dark + 0.05) >= 4.5, f"{text} on {ground}"
+
+
+# ---- In a browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    program = find_browser()
+    if program is None:
+        pytest.skip("no Chromium on this machine: the page's behaviour is not tested (apt-get install chromium)")
+    opened = Browser(program, tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def at(browser: Browser, report: Path) -> Iterator[Browser]:
+    """The report, opened afresh; no test may leave an error or a request behind."""
+    browser.open(report.as_uri())
+    yield browser
+    assert browser.errors == []
+    assert [url for url in browser.requests if not url.startswith("data:")] == [report.as_uri()]
+
+
+def column(browser: Browser, number: int) -> list[str]:
+    cells: list[str] = browser.run(
+        f"[...document.querySelectorAll('#classes-table tbody tr')].map(r => r.cells[{number}].innerText)"
+    )
+    return cells
+
+
+def shown(browser: Browser) -> str:
+    """The characters in the table, as many as are rendered."""
+    return "".join(cell[0] for cell in column(browser, 0))
+
+
+def opened(browser: Browser) -> str | None:
+    """The character whose card is open."""
+    char: str | None = browser.run("document.querySelector('dialog[open] .title .han')?.innerText ?? null")
+    return char
+
+
+def search(browser: Browser, text: str) -> None:
+    browser.run("document.getElementById('search').value = ''; document.getElementById('search').focus()")
+    browser.type(text)
+
+
+def test_every_column_sorts_both_ways(at: Browser, evaluation: Evaluation) -> None:
+    heads = at.run("[...document.querySelectorAll('#classes-table th')].map(h => h.dataset.key)")
+    assert len(heads) == 10
+    summary = evaluation.summary
+    for number, key in enumerate(heads):
+        select = f"#classes-table th:nth-child({number + 1})"
+        # The table stands sorted by its first column.
+        turns = ("descending", "ascending") if number == 0 else ("ascending", "descending")
+        for turn in turns:
+            at.click(f"{select} button")
+            sorted_by = "[...document.querySelectorAll('th[aria-sort]')].map(h => [h.dataset.key, h.ariaSort])"
+            assert at.run(sorted_by) == [[key, turn]]
+            if key in ("n", "correct", "recall", "precision", "f1", "confidence"):
+                name = {"n": "count", "confidence": "mean_confidence"}.get(key, key)
+                figures = [float(getattr(summary, name)[CHARACTERS.label(char)]) for char in shown(at)]
+                known = [figure for figure in figures if figure == figure]
+                assert known == pytest.approx(sorted(known, reverse=turn == "descending"), abs=2e-4)
+    at.click("#classes-table th:nth-child(5) button")
+    at.click("#show-more")
+    at.click("#show-more")
+    assert shown(at)[-1] == ABSENT, "an undefined recall comes last"
+    at.click("#classes-table th:nth-child(5) button")
+    at.click("#show-more")
+    at.click("#show-more")
+    assert shown(at)[-1] == ABSENT and column(at, 4)[-1] == "" and len(shown(at)) == len(CHARACTERS)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("已", "已"),
+        ("巳已", "已巳"),
+        ("U+5DF2", "已"),
+        ("u+5df2", "已"),
+        ("5DF2", "已"),
+        ("<", "<"),
+        ("5df", "己已巳"),
+        ("龘", ""),
+    ],
+)
+def test_search(at: Browser, asked: str, expected: str) -> None:
+    search(at, asked)
+    found = "".join(char for char in shown(at) if len(asked) > 3 or char in expected or expected in ("", asked))
+    assert found == expected
+    assert at.run("document.getElementById('found').innerText") == f"{len(shown(at))} of {len(CHARACTERS)} classes"
+
+
+def test_search_and_sort_go_over_all_classes_not_only_those_shown(at: Browser) -> None:
+    last = CHARACTERS[len(CHARACTERS) - 1]
+    assert last not in shown(at) and len(shown(at)) == 50
+    search(at, last)
+    assert shown(at) == last
+    assert not at.run("document.getElementById('show-more').checkVisibility()")
+    search(at, "")
+    at.run("document.getElementById('only').value = 'empty'")
+    at.run("document.getElementById('only').dispatchEvent(new Event('change'))")
+    assert shown(at) == ABSENT
+
+
+def test_a_class_opens_by_mouse(at: Browser, evaluation: Evaluation) -> None:
+    search(at, "<")
+    at.click("#classes-table tbody td:nth-child(6)")
+    assert opened(at) == "<"
+    label = CHARACTERS.label("<")
+    wrong = int(evaluation.summary.count[label] - evaluation.summary.correct[label])
+    text = at.run("document.querySelector('dialog').innerText")
+    assert "U+003C" in text and f"{evaluation.summary.recall[label]:.2%}" in text
+    assert at.run("document.querySelectorAll('dialog .pic.miss').length") == wrong
+    assert at.run("location.hash") == "#U+003C"
+    at.click("dialog .close")
+    assert opened(at) is None and at.run("location.hash") == ""
+    at.click("#pairs .han")
+    assert opened(at) == at.run("document.querySelector('#pairs .han').innerText")
+
+
+def test_a_class_opens_by_keyboard(at: Browser) -> None:
+    search(at, "己已巳")
+    at.press("Tab", 3)  # past the choice beside it and the scrolling table, to the first heading
+    assert at.run("document.activeElement.parentElement.dataset.key") == "point"
+    assert at.run("document.activeElement.matches(':focus-visible')")
+    at.press("Enter")
+    assert shown(at) == "巳已己"
+    at.press("Tab", 10)
+    assert at.run("document.activeElement.innerText") == "巳"
+    at.press("ArrowDown")
+    assert at.run("document.activeElement.innerText") == "已"
+    at.press("Enter")
+    assert opened(at) == "已"
+    at.press("ArrowRight")
+    assert opened(at) == "己"
+    at.press("ArrowLeft", 2)
+    assert opened(at) == "巳"
+    at.press("Escape")
+    assert opened(at) is None
+    assert at.run("document.activeElement.innerText") == "已", "the focus returns to where it was"
+
+
+def test_an_address_names_a_class(browser: Browser, report: Path) -> None:
+    browser.open(report.as_uri() + "#U+5DF2")
+    assert opened(browser) == "已"
+
+
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_the_page_never_scrolls_sideways(browser: Browser, report: Path, width: int) -> None:
+    browser.open(report.as_uri(), width=width, height=800)
+    browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    browser.run("document.querySelectorAll('.card').forEach(c => c.style.contentVisibility = 'visible')")
+    seen = browser.run("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+    assert seen[0] <= seen[1] <= width
+    browser.run("document.querySelector('#classes-table tbody button').click()")
+    box = browser.run("(d => [d.left, d.right])(document.querySelector('dialog').getBoundingClientRect())")
+    assert box[0] >= 0 and box[1] <= width
+    inner = browser.run("(b => [b.scrollWidth, b.clientWidth])(document.querySelector('dialog .body'))")
+    assert inner[0] <= inner[1]
+
+
+def test_dark_mode_has_colours_of_its_own(browser: Browser, report: Path) -> None:
+    colours = []
+    for scheme in ("light", "dark"):
+        browser.open(report.as_uri(), scheme=scheme)
+        colours.append(browser.run("(s => [s.backgroundColor, s.color])(getComputedStyle(document.body))"))
+    (paper, ink), (dark_paper, dark_ink) = colours
+    assert paper != dark_paper and ink != dark_ink
+    assert sum(map(int, re.findall(r"\d+", paper))) > 600 > 150 > sum(map(int, re.findall(r"\d+", dark_paper)))
+
+
+def test_without_javascript_the_figures_can_be_read(browser: Browser, report: Path) -> None:
+    browser.open(report.as_uri(), script=False)
+    text = browser.call("Runtime.evaluate", expression="document.body.innerText")["result"]["value"]
+    assert "top-1 accuracy" in text and "The table needs JavaScript" in text and "Most confused pairs" in text
+    assert "Commonest wrong answers" not in text

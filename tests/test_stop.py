@@ -1,0 +1,40 @@
+"""Signals set a flag first, and have their ordinary effect the second time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from hcr.stop import StopFlag
+
+
+def test_the_first_signal_sets_the_flag_and_the_second_interrupts() -> None:
+    with StopFlag() as stop:
+        assert stop.name == ""
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.name == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_handlers_before_come_back() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with StopFlag():
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] != before
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_in_another_thread_it_stays_unset() -> None:
+    names = []
+
+    def work() -> None:
+        with StopFlag() as stop:
+            names.append(stop.name)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert names == [""]
