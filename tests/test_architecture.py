@@ -28,6 +28,7 @@ ONLY_IN = {
     "torch": {"pen", "models", "serving", "feed", "training", "evaluation"},
     "torchvision": {"models"},
     "lmdb": {"pack/store.py"},
+    "h5py": {"corpus/hdf5.py"},
     "click": {"cli"},
     "tqdm": {"cli"},
 }

@@ -18,6 +18,7 @@ from PIL import Image
 
 from hcr.corpus.gnt import read_gnt
 from hcr.corpus.sample import Sample
+from hcr.pack.store import close_packs, open_pack
 
 
 def hcr(command: str, *arguments: object) -> Result:
@@ -141,7 +142,9 @@ def test_damage_is_one_line_with_file_and_offset(here: Path, corpus_folder: Path
 def test_a_damaged_pack_is_found_by_verify(here: Path, small_pack: Path) -> None:
     pack = shutil.copytree(small_pack, here / "pack")
     raw = bytearray((pack / "train.lmdb").read_bytes())
-    raw[len(raw) // 2] ^= 1
+    block = open_pack(pack / "train.lmdb").block(0).tobytes()
+    close_packs()
+    raw[raw.index(block[:4096]) + 1000] ^= 1
     (pack / "train.lmdb").write_bytes(raw)
     result = hcr("data", "verify", pack)
     assert "pack: 1 problems" in refused(result, 3) and "CRC32" in result.stderr

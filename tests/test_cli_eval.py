@@ -41,7 +41,7 @@ def test_figures_files_and_conditions(here: Path) -> None:
         and "ms a picture" in said
         and summary["rejection"]["wanted"] == 0.5
     )
-    assert "inverted polarity" in said and "worst condition: " in said and "NO TEST" not in said
+    assert "inverted polarity" in said and "worst condition: " in said and "NOT A TEST" not in said
     assert {path.name for path in folder.iterdir()} == {
         "report.html", "summary.json", "per_class.csv", "confusions.csv", "writers.csv", "strokes.csv", "groups.csv",
         "predictions.npz", "robustness.csv", "robustness.svg",
@@ -55,7 +55,7 @@ def test_data_that_was_seen(here: Path) -> None:
     line = refused(hcr("eval", "--split", "val"), 3)
     assert "best.pt: validated on this split" in line and "--allow-seen, which marks every file" in line
     assert not (here / "artifacts/one/eval").exists()
-    assert ok(hcr("eval", "--split", "val", "--allow-seen")).startswith("NO TEST: validated on this split\n")
+    assert ok(hcr("eval", "--split", "val", "--allow-seen")).startswith("NOT A TEST: validated on this split\n")
 
 
 def test_two_runs_side_by_side(here: Path) -> None:

@@ -61,7 +61,8 @@ def test_evaluation_sees_every_sample_once() -> None:
 def write_pack(path: Path, template: Path, pictures: np.ndarray, count: int | None = None) -> None:
     """Write `pictures` uint8[N, S, S] by docs/formats.md, with the charset of another pack; `count` lies about N."""
     number = len(pictures) if count is None else count
-    meta = open_pack(template).meta | {"count": number, "size": pictures.shape[-1]}
+    # Another number of pictures a block than ours: readers go by the meta.
+    meta = open_pack(template).meta | {"count": number, "size": pictures.shape[-1], "block": 256}
     with (
         lmdb.open(str(path), subdir=False, map_size=1 << 28, lock=False) as environment,
         environment.begin(write=True) as put,

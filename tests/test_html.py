@@ -179,7 +179,7 @@ def test_headline_and_sections(page: str, evaluation: Evaluation) -> None:
     low, high = summary.top1_interval
     assert f"{100 * summary.top1:.2f} %" in text
     assert f"95% interval {100 * low:.2f}–{100 * high:.2f}%" in text
-    assert f"{summary.correct.sum()} of {summary.n} pictures read rightly" in text
+    assert f"{summary.correct.sum()} of {summary.n} pictures read correctly" in text
     names = re.findall(r'<section id="(\w+)"', page)
     assert names == [
         *("learning", "confidence", "characters", "pairs", "groups", "worst", "writers", "confident"),
@@ -262,10 +262,10 @@ def test_banners(evaluation: Evaluation, page: str, tmp_path: Path) -> None:
         seconds=float("nan"),
     )
     text = words(write(marked, tmp_path / "r.html"))
-    assert "No test. These figures are on data that the model has seen: validated on this split." in text
+    assert "Not a test. These figures are on data that the model has seen: validated on this split." in text
     assert "1,234 pictures of characters that the model does not know were left out" in text
-    assert 'Predictions from elsewhere. They were read from their "<answers>".csv.' in text
-    assert "Time a picture" not in text and "nan" not in text
+    assert 'Another system's predictions. They were read from their "<answers>".csv.' in text
+    assert "Time per picture" not in text and "nan" not in text
 
 
 def test_predictions_without_scores_answers_or_curves(evaluation: Evaluation, tmp_path: Path) -> None:

@@ -82,19 +82,22 @@ def test_the_format_reads_without_our_code(small_pack: Path) -> None:
     env = lmdb.open(str(small_pack / "train.lmdb"), subdir=False, readonly=True, lock=False)
     with env.begin() as transaction:
         meta = json.loads(transaction.get(b"meta"))
-        value = transaction.get(b"block/00000000")
+        values = [transaction.get(b"block/%08d" % number) for number in range(2)]
         labels = np.frombuffer(transaction.get(b"labels"), "<u2")
     env.close()
     assert meta["format"] == "hcr-pack" and meta["preprocessing"] == PREPROCESSING
     assert len(labels) == meta["count"] == 84
-    assert zlib.crc32(value[:-4]) == int.from_bytes(value[-4:], "little")
-    assert len(value) == 84 * 32 * 32 + 4
+    for value, samples in zip(values, (64, 20), strict=True):
+        assert zlib.crc32(value[:-4]) == int.from_bytes(value[-4:], "little")
+        assert len(value) == samples * 32 * 32 + 4
     assert meta["characters"] == "".join(sorted(meta["characters"])) and len(meta["characters"]) == 12
 
 
 def test_the_digest_is_of_checksums_labels_writers_and_characters(small_pack: Path) -> None:
     reader = open_pack(small_pack / "train.lmdb")
-    digest = hashlib.sha256(zlib.crc32(reader.block(0)).to_bytes(4, "little"))
+    digest = hashlib.sha256()
+    for number in range(reader.block_count):
+        digest.update(zlib.crc32(reader.block(number)).to_bytes(4, "little"))
     for part in (reader.labels.tobytes(), reader.writers.tobytes(), reader.charset.characters.encode()):
         digest.update(part)
     assert reader.digest == digest.hexdigest()[:16]
@@ -260,6 +263,9 @@ def test_wrong_values_are_named(small_pack: Path, tmp_path: Path) -> None:
     path = folder / "test.lmdb"
     reader = open_pack(path)
     labels, meta = reader.labels.copy(), reader.meta
+    labels[5] ^= 1
+    change(path, b"labels", labels.tobytes())
+    assert any("labels or writers are damaged" in line for line in verify(folder))
     labels[5] = 999
     change(path, b"labels", labels.tobytes())
     assert any("labels: 1 of 24 are not below 12, the first at sample 5 (999)" in line for line in verify(folder))

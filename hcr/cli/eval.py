@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,7 +92,10 @@ def main(
         with meter("evaluate", " pictures") as progress:
             evaluation = judging.evaluation(progress, _going_on(progress))
     comparison = compare_with(evaluation, other) if other else None
-    findings = write_report(folder, evaluation, wanted_error=error, comparison=comparison, curves=run / "metrics.jsonl")
+    write = partial(
+        write_report, folder, evaluation, wanted_error=error, comparison=comparison, curves=run / "metrics.jsonl"
+    )
+    findings = write()
     if per_class:
         with atomic_write(per_class) as file:
             file.write((folder / "per_class.csv").read_bytes())
@@ -99,7 +103,9 @@ def main(
     if comparison:
         _show_comparison(str(compare), comparison, evaluation)
     if judging and robustness:
-        _show_conditions(*_robustness(judging, evaluation, folder))
+        rows = _judge_conditions(judging, evaluation)
+        write(conditions=rows)
+        _show_conditions(rows)
     forget(folder)
     click.echo(f"written: {folder}{f', {per_class}' if per_class else ''}")
 
@@ -117,7 +123,7 @@ def _going_on(progress: Meter) -> Callable[[int], None]:
 def _show(run: Path, evaluation: Evaluation, findings: Findings) -> None:
     summary, charset = evaluation.summary, evaluation.charset
     if evaluation.seen:
-        click.echo(f"NO TEST: {evaluation.seen}")
+        click.echo(f"NOT A TEST: {evaluation.seen}")
     click.echo(
         f"{run} on {evaluation.pack} {evaluation.split}: n {summary.n:,}, top-1 {summary.top1:.2%} "
         f"({_span(summary.top1_interval)}), top-5 {summary.top5:.2%}, top-10 {summary.top10:.2%}, "
@@ -146,32 +152,43 @@ def _span(interval: tuple[float, float]) -> str:
 
 
 def _show_comparison(other: str, comparison: Comparison, evaluation: Evaluation) -> None:
+    from hcr.evaluation.markup import points
+
+    low, high = comparison.interval
     net = (comparison.class_gained - comparison.class_lost).tolist()
     order = sorted(range(len(net)), key=lambda label: (-net[label], label))
     gained = [f"{evaluation.charset[label]} {net[label]:+d}" for label in order[:SHOWN] if net[label] > 0]
     lost = [f"{evaluation.charset[label]} {net[label]:+d}" for label in order[: -SHOWN - 1 : -1] if net[label] < 0]
     click.echo(
-        f"against {other} ({comparison.other_top1:.2%}): {comparison.difference:+.2%} ({_span(comparison.interval)}), "
-        f"{comparison.gained:,} gained, {comparison.lost:,} lost, McNemar p = {comparison.p_value:.3g} "
+        f"against {other} ({comparison.other_top1:.2%}): {points(comparison.difference)} ({points(low)} to "
+        f"{points(high)}), {comparison.gained:,} gained, {comparison.lost:,} lost, McNemar {comparison.significance} "
         f"({comparison.test}); gained most: {', '.join(gained) or 'none'}; lost most: {', '.join(lost) or 'none'}"
     )
 
 
-def _robustness(judging: Judging, evaluation: Evaluation, folder: Path) -> tuple[list[Row], Row]:
-    from hcr.evaluation import judge_conditions, write_robustness
+def _judge_conditions(judging: Judging, evaluation: Evaluation) -> list[Row]:
+    from hcr.evaluation import judge_conditions
+    from hcr.evaluation.robustness import CONDITIONS
 
+    # Some conditions take longer than the network itself; a GPU leaves them to the CPU.
+    note(
+        f"robustness: {len(CONDITIONS)} more passes over the split, at least {duration(len(CONDITIONS) * evaluation.seconds)}; Ctrl-C keeps what is done"
+    )
     with meter("", " pictures") as progress:
 
         def started(condition: str) -> None:
             progress.close()
             progress.label = condition
 
-        rows = judge_conditions(judging, evaluation, progress, started, _going_on(progress))
-    return rows, write_robustness(folder, rows, evaluation.seen)
+        return judge_conditions(judging, evaluation, progress, started, _going_on(progress))
 
 
-def _show_conditions(rows: list[Row], worst: Row) -> None:
+def _show_conditions(rows: Sequence[Row]) -> None:
+    from hcr.evaluation.markup import points
+
     for row in rows:
-        change = f"{row.recall - rows[0].recall:+8.2%}" if row is not rows[0] else ""
+        change = f"{points(row.recall - rows[0].recall):>15}" if row is not rows[0] else ""
         click.echo(f"  {row.name:<26} {row.recall:7.2%} ({_span((row.low, row.high))}){change}")
+    click.echo("  uncleaned noise reaches the network as it is; hcr-predict would remove most of it first")
+    worst = min(rows[1:], key=lambda row: row.recall)
     click.echo(f"worst condition: {worst.name}, top-1 {worst.recall:.2%}")

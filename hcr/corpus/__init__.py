@@ -1,4 +1,4 @@
-"""Where samples come from: GNT files and class folders of pictures, on disk or in a zip, found, or drawn.
+"""Where samples come from: GNT files and class folders of pictures, on disk or in a zip, HDF5 files, drawn writers.
 
 `find` recognises what lies in some paths and gives a `Corpus` of `Unit`s; each unit yields `Sample`s and the `Damage`
 between them. Nothing here resizes or labels a picture; that is the packer's.

@@ -34,7 +34,7 @@ def encode_record(char: str, picture: np.ndarray) -> bytes:
         tag = char.encode("gbk")
     except UnicodeEncodeError:
         tag = b""
-    if not char or _char(tag) != char:
+    if not char or char_of_tag(tag) != char:
         raise DataError(f"GNT: {char!r} has no GBK code, so no record can name it; leave it out")
     sides = picture.shape
     if picture.dtype != np.uint8 or len(sides) != 2 or not 1 <= min(sides) <= max(sides) <= _LONGEST_SIDE:
@@ -73,7 +73,7 @@ def read_gnt(data: bytes, *, writer: str, name: str) -> Iterator[Sample | Damage
         if found:
             yield _damage(name, start, end - start, found, "the rest of the file")
             return
-        char = _char(tag)
+        char = char_of_tag(tag)
         if char:
             picture = pixels[start + header : start + size].reshape(height, width)
             yield Sample(picture, char, writer, f"{name}:{start}")
@@ -108,7 +108,7 @@ class GntUnit(Unit):
 
 
 @cache
-def _char(tag: bytes) -> str:
+def char_of_tag(tag: bytes) -> str:
     """Give the character of a two-byte tag, "" where it means none; ASCII is stored as b"!\\0".
 
     GBK, not GB2312: the two disagree on A1A4, A1AA and A844.

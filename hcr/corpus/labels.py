@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hcr.charset import Charset
-from hcr.corpus.gnt import _char
+from hcr.corpus.gnt import char_of_tag
 from hcr.errors import DataError
 
 _TAGS, _NUMBERS = ("tagcode", "t"), "y"
@@ -68,7 +68,7 @@ def values_of(rows: np.ndarray) -> np.ndarray:
 def char_of(value: int, tags: bool, characters: str) -> str:
     """Give the character of a label; "" where it means none."""
     if tags:
-        return _char(value.to_bytes(2, "big")) if 0 <= value <= 0xFFFF else ""
+        return char_of_tag(value.to_bytes(2, "big")) if 0 <= value <= 0xFFFF else ""
     return characters[value].rstrip("\0") if 0 <= value < len(characters) else ""
 
 

@@ -23,7 +23,7 @@ class Comparison:
 
     top1, other_top1, difference (of them) with its 95 % interval. gained: samples that only this model gets right;
     lost: that only the other one does; p_value of McNemar's test, by `test`. class_count, class_gained, class_lost:
-    int64[C].
+    int64[C]. other: what the other predictions were read from, "" where that is not known.
     """
 
     n: int
@@ -38,6 +38,12 @@ class Comparison:
     class_count: np.ndarray
     class_gained: np.ndarray
     class_lost: np.ndarray
+    other: str = ""
+
+    @property
+    def significance(self) -> str:
+        """The p-value as one writes it."""
+        return f"p = {self.p_value:.2g}" if self.p_value >= 1e-4 else "p < 0.0001"
 
 
 def compare(predictions: Predictions, other: Predictions, classes: int) -> Comparison:

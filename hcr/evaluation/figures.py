@@ -56,8 +56,8 @@ def confidence(findings: Findings) -> Section | None:
     if not (findings.calibration and findings.coverage and findings.rejection):
         return None
     charts = [_reliability(findings.calibration), _risk(findings.coverage, findings.rejection)]
-    intro = "The score of the first answer is its confidence. Is it deserved, and what does it buy?"
-    return Section("confidence", "Confidence", "How sure it may be", intro, _charts(charts))
+    intro = "The score of the first answer is its confidence. Is it deserved, and what is gained by asking a person where it is low?"
+    return Section("confidence", "Confidence", "How far to trust it", intro, _charts(charts))
 
 
 def distribution(summary: Summary, strokes: Sequence[Row]) -> Section:
@@ -123,7 +123,7 @@ def _reliability(found: Calibration) -> str:
     ]
     return chart_figure(
         "Reliability",
-        f"On the dashed line it is right as often as it says; below, it boasts. Expected calibration error "
+        f"On the dashed line it is right as often as it says; below it, overconfident. Expected calibration error "
         f"{percent(found.ece)}. The bars show how many pictures there are.",
         chart.svg("Reliability diagram: accuracy by confidence"),
         as_table(("confidence", "pictures", "mean", "right"), rows),
@@ -142,7 +142,7 @@ def _risk(found: Coverage, rejection: Rejection) -> str:
         said = (
             f"Answering only at a confidence of {rejection.threshold:.4f} or more leaves "
             f"{percent(1 - rejection.coverage)} of the pictures to a person, and of the rest "
-            f"{percent(rejection.error)} are wrong instead of {whole}."
+            f"{percent(rejection.error)} are wrong instead of {whole}. Chosen on these very pictures: on others expect slightly more errors."
         )
     else:
         said = f"No threshold brings the error down to {percent(rejection.wanted)}; it is {whole} over all."
@@ -169,7 +169,7 @@ def _histogram(recall: np.ndarray) -> str:
         rows.append([said, f"{n:,}"])
     return chart_figure(
         "Characters by recall",
-        "How many characters are read how well; those of which half and more is misread are red.",
+        "How many characters are read how well; red: more than half is misread.",
         chart.svg("Number of characters by recall"),
         as_table(("recall", "characters"), rows),
     )

@@ -5,7 +5,7 @@ Computed once for all files, from numpy arrays and the pack's own lists; no pict
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from hcr.evaluation.groups import Group, Row, confusion_groups, tabulate
 from hcr.evaluation.metrics import Confusion, Predictions, Summary, confusions
 from hcr.evaluation.saved import read_predictions
 from hcr.pack.store import open_pack
+from hcr.pen import StrokeTable
 
 CONFIDENT_ERRORS = 100
 
@@ -122,7 +123,7 @@ def compare_with(evaluation: Evaluation, other: Path) -> Comparison:
         )
     if facts.get("characters") != evaluation.charset.characters:
         raise DataError(f"{other}: predictions over other characters; score both runs with, or without, --only-shared")
-    return compare(evaluation.predictions, predictions, len(evaluation.charset))
+    return replace(compare(evaluation.predictions, predictions, len(evaluation.charset)), other=str(other))
 
 
 def _by_writer(evaluation: Evaluation) -> list[Row]:
@@ -133,9 +134,6 @@ def _by_writer(evaluation: Evaluation) -> list[Row]:
 
 
 def _by_strokes(predictions: Predictions, charset: Charset) -> list[Row]:
-    # Imported late: the pen draws with torch, which figures can do without.
-    from hcr.pen.table import StrokeTable
-
     table = StrokeTable.load()
     strokes = np.array([len(table.medians(char)) if char in table else 0 for char in charset.characters])
     unknown = int(strokes.max()) + 1

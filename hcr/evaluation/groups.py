@@ -24,7 +24,7 @@ LARGEST = 8
 class Group:
     """Characters that are confused among themselves.
 
-    labels: ascending. n, correct: their samples and those read rightly. inside: errors that stay within the group.
+    labels: ascending. n, correct: their samples and those read correctly. inside: errors that stay within the group.
     """
 
     labels: tuple[int, ...]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from math import isfinite
 from pathlib import Path
@@ -19,16 +19,18 @@ import numpy as np
 
 import hcr
 from hcr.charset import Charset
-from hcr.evaluation import figures
+from hcr.evaluation import figures, optional
+from hcr.evaluation.compare import Comparison
 from hcr.evaluation.findings import Evaluation, Findings
 from hcr.evaluation.gallery import Gallery
+from hcr.evaluation.groups import Row
 from hcr.evaluation.lists import Lists
 from hcr.evaluation.markup import Section, between, figure_list, percent, table
 from hcr.evaluation.metrics import Confusion
 from hcr.files import atomic_write
 from hcr.pack.store import open_pack
 
-_MARKS = "一二三四五六七八九十"
+_MARKS = (*"一二三四五六七八九十", "十一", "十二")
 _STRIP = 40  # pictures on top of the page
 _ANSWERS = 10  # wrong answers kept for a class
 _ERRORS = 6  # pictures of errors kept for a class
@@ -36,7 +38,7 @@ _COLUMNS = {
     "point": "Character",
     "label": "Label",
     "n": "Samples",
-    "correct": "Right",
+    "correct": "Correct",
     "recall": "Recall",
     "precision": "Precision",
     "f1": "F1",
@@ -46,9 +48,17 @@ _COLUMNS = {
 }
 
 
-def write_html(path: Path, evaluation: Evaluation, findings: Findings, curves: list[dict[str, Any]]) -> None:
+def write_html(
+    path: Path,
+    evaluation: Evaluation,
+    findings: Findings,
+    curves: list[dict[str, Any]],
+    comparison: Comparison | None = None,
+    conditions: Sequence[Row] = (),
+) -> None:
     """Write report.html; `curves` are the rows of the run's metrics.jsonl, [] where there is none.
 
+    conditions: the split as it is, then each condition.
     Raises: DataError where pictures or origins in the pack are damaged.
     """
     reader = open_pack(evaluation.pack / f"{evaluation.split}.lmdb")
@@ -59,6 +69,8 @@ def write_html(path: Path, evaluation: Evaluation, findings: Findings, curves: l
         figures.learning(curves),
         figures.confidence(findings),
         figures.distribution(evaluation.summary, findings.strokes),
+        optional.comparison(comparison, evaluation.charset),
+        optional.robustness(conditions),
         lists.pairs(),
         lists.groups(),
         lists.worst_classes(),
@@ -115,9 +127,9 @@ def _cover(evaluation: Evaluation, findings: Findings, strip: str) -> str:
         f'<h1>{escape(_name(evaluation))} <span class="soft">on</span> {escape(evaluation.pack.name)}, '
         f"{escape(evaluation.split)}</h1>{''.join(_banners(evaluation))}"
         f'<div class="lead"><div><p class="figure">{figure}{sign}</p>'
-        f'<p class="what">top-1 accuracy: {right:,} of {summary.n:,} pictures read rightly.<br>'
+        f'<p class="what">top-1 accuracy: {right:,} of {summary.n:,} pictures read correctly.<br>'
         f'<span class="soft">95% interval {between(summary.top1_interval)}</span></p></div>'
-        f'<div class="strip">{strip}<p class="soft small">Pictures drawn at random; the underlined ones were misread.'
+        f'<div class="strip">{strip}<p class="soft small">Pictures chosen at random; the underlined ones were misread.'
         "</p></div></div>"
         f"{figure_list(_headline(evaluation, findings))}</header>"
     )
@@ -125,12 +137,13 @@ def _cover(evaluation: Evaluation, findings: Findings, strip: str) -> str:
 
 def _banners(evaluation: Evaluation) -> Iterable[str]:
     if evaluation.seen:
-        yield _banner("No test.", f"These figures are on data that the model has seen: {evaluation.seen}.")
-    if evaluation.left_out:
+        yield _banner("Not a test.", f"These figures are on data that the model has seen: {evaluation.seen}.")
+    if evaluation.only_shared:
         left = f"{evaluation.left_out:,} pictures of characters that the model does not know were left out"
-        yield _banner("Shared characters only.", f"{left}; {len(evaluation.charset):,} characters were judged.")
+        shared = f"the {len(evaluation.charset):,} that model and pack both have were judged, and could be answered"
+        yield _banner("Shared characters only.", f"{left}; {shared}.")
     if evaluation.elsewhere:
-        yield _banner("Predictions from elsewhere.", f"They were read from {evaluation.elsewhere}.")
+        yield _banner("Another system's predictions.", f"They were read from {evaluation.elsewhere}.")
 
 
 def _banner(what: str, why: str) -> str:
@@ -151,8 +164,8 @@ def _headline(evaluation: Evaluation, findings: Findings) -> list[tuple[str, str
     if findings.calibration:
         listed.append(("Calibration error", percent(findings.calibration.ece), "expected, 15 bins"))
     if isfinite(evaluation.seconds):
-        speed = f"{evaluation.pictures_per_second:,.0f} a second"
-        listed.append(("Time a picture", f"{evaluation.ms_per_picture:.2f} ms", speed))
+        speed = f"{evaluation.pictures_per_second:,.0f} per second"
+        listed.append(("Time per picture", f"{evaluation.ms_per_picture:.2f} ms", speed))
     return listed
 
 
@@ -171,7 +184,7 @@ def _all_classes(charset: Charset) -> Section:
 <div class="scroll" tabindex="0" role="region" aria-label="All characters"><table id="classes-table">
 <thead><tr>{heads}</tr></thead><tbody></tbody></table></div>
 <button class="plain" id="show-more" type="button"></button></div>"""
-    intro = f"{len(charset):,} characters. A heading sorts, a row opens; the arrow keys go from row to row."
+    intro = f"{len(charset):,} characters. Click a heading to sort, a row to open; the arrow keys go from row to row."
     return Section("classes", "All characters", "All characters", intro, body)
 
 
@@ -197,7 +210,7 @@ def _made_from(evaluation: Evaluation) -> Section:
         f"<dt>{name}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items() if value is not None
     )
     body = f'<dl class="facts">{listed}</dl>{table(("average", "recall", "precision", "F1"), averages)}'
-    intro = "Intervals are Wilson's; a figure that is undefined is left out, never 0."
+    intro = "Intervals are Wilson's 95% intervals; a figure that is undefined is left out, never 0."
     return Section("about", "Made from", "What this was made from", intro, body)
 
 
@@ -205,7 +218,7 @@ def _class_data(evaluation: Evaluation, confusions: list[Confusion], lists: List
     """Give what report.js needs, lists over the classes in label order.
 
     answers and mistaken: [label, count], most frequent first. errors: [place on the sheets, answer, score or null].
-    right: the place of a picture that was read rightly, or null.
+    right: the place of a picture that was read correctly, or null.
     """
     summary, predictions = evaluation.summary, evaluation.predictions
     classes = range(len(evaluation.charset))

@@ -62,7 +62,7 @@ class Lists:
         target, first = int(self._predictions.target[place]), int(self._predictions.first[place])
         miss = target != first
         said = (
-            f"{self._charset[target]}, read as {self.name(first)}" if miss else f"{self._charset[target]}, read rightly"
+            f"{self._charset[target]}, read as {self.name(first)}" if miss else f"{self._charset[target]}, read correctly"
         )
         return self._gallery.picture(int(self._predictions.index[place]), said, miss)
 
@@ -72,7 +72,7 @@ class Lists:
         if not found:
             return None
         cards = [self._pair(*pair) for pair in found[:_PAIRS]]
-        intro = f"The {len(cards)} most frequent of {len(found):,} pairs, both ways together. Underlined: misread."
+        intro = f"The {len(cards)} most frequent of {len(found):,} pairs, both directions counted. Underlined pictures were misread."
         body = folded(cards, 12, '<div class="cards">', "</div>", "pairs")
         return Section("pairs", "Pairs", "Most confused pairs", intro, body)
 
@@ -89,11 +89,11 @@ class Lists:
             said = f"{inline(self.name(target))} read as {inline(self.name(predicted))}, {count:,} ×"
             places = self._by_pair[target, predicted][:_PICTURES]
         else:
-            said = f"{inline(self.name(target))} read rightly"
+            said = f"{inline(self.name(target))} read correctly"
             hits = self._predictions.hit & (self._predictions.target == target)
             places = np.flatnonzero(hits)[:_PICTURES].tolist()
             if not places:
-                return f'<p class="soft small">{inline(self.name(target))} never read rightly</p>'
+                return f'<p class="soft small">{inline(self.name(target))} never read correctly</p>'
         return f'<p class="soft small">{said}</p>{line([self.picture(place) for place in places])}'
 
     def groups(self) -> Section | None:
@@ -148,7 +148,7 @@ class Lists:
                 f"{line(shots)}</li>"
             )
         intro = (
-            "Sorted by the upper end of the 95% interval of their recall, so that few samples alone make no class bad. "
+            "Sorted by the upper end of the 95% interval of their recall, so that none is here only for having few samples. "
             "Below each picture is what it was read as."
         )
         body = folded(items, 12, '<ul class="rows">', "</ul>", "characters")
@@ -175,7 +175,7 @@ class Lists:
             body += f'<details class="more"><summary>Show all {len(rows):,} writers</summary>{every}</details>'
         intro = (
             f"{len(rows):,} writers, from {percent(rows[0].recall)} to {percent(rows[-1].recall)} recall. "
-            "A line of each hand, up to half of it misread: underlined, with the answer below."
+            "Of each hand some pictures, up to half of them misread: underlined, with the answer below."
         )
         return Section("writers", "Writers", "The worst writers", intro, body)
 
@@ -208,7 +208,7 @@ class Lists:
                 "</div></article>"
             )
         intro = (
-            "Errors made with the greatest confidence are the likeliest wrong labels. "
+            "The errors made with the greatest confidence; a wrong label is likeliest here. "
             "File and offset lead to the record in the source."
         )
         body = folded(cards, 12, '<div class="cards">', "</div>", "errors")
@@ -221,7 +221,7 @@ class Lists:
         return f'<a lang="zh" href="#{code_point(char)}">{escape(char)}</a>'
 
     def sample_strip(self, n: int) -> str:
-        """Give `n` pictures drawn at random, always the same ones; they are ornament, and not read out."""
+        """Give `n` pictures chosen at random, always the same ones; they are ornament, and not read out."""
         drawn = np.random.default_rng(0).permutation(self._evaluation.summary.n)[:n]
         miss = ~self._predictions.hit[drawn]
         pictures = zip(self._predictions.index[drawn].tolist(), miss.tolist(), strict=True)

@@ -34,6 +34,11 @@ def between(interval: tuple[float, float]) -> str:
     return f"{100 * low:.2f}–{high:.2%}" if isfinite(low) else ""
 
 
+def points(difference: float) -> str:
+    """Write a difference of two shares as "+1.30 points", which cannot be taken for 1.30 % of one of them."""
+    return f"{100 * difference:+.2f} points"
+
+
 def code_point(char: str) -> str:
     """Write the code point of a character as U+4E00."""
     return f"U+{ord(char):04X}"

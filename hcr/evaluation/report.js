@@ -186,7 +186,7 @@
     const figures = element("dl", { class: "figures" });
     for (const [name, value] of [
       ["Samples", number(one.n)],
-      ["Read rightly", one.n ? number(one.correct) : ""],
+      ["Read correctly", one.n ? number(one.correct) : ""],
       ["Recall", percent(one.recall)],
       ["Precision", percent(one.precision)],
       ["F1", percent(one.f1)],
@@ -223,8 +223,8 @@
       if (left > 0) made.append(element("p", { class: "soft small" }, `and ${number(left)} more`));
     }
     if (data.right[one.label] !== null) {
-      made.append(element("h3", {}, "Read rightly"),
-        element("div", { class: "line" }, picture(data.right[one.label], `${one.char}, read rightly`, false)));
+      made.append(element("h3", {}, "Read correctly"),
+        element("div", { class: "line" }, picture(data.right[one.label], `${one.char}, read correctly`, false)));
     }
     return made;
   }

@@ -39,12 +39,14 @@ def write_report(
     *,
     wanted_error: float = 0.01,
     comparison: Comparison | None = None,
+    conditions: Sequence[Row] = (),
     curves: Path | None = None,
 ) -> Findings:
     """Write every file of an evaluation (docs/formats.md) into `folder`, and give what they were written from.
 
-    wanted_error: what the rejection threshold is for. curves: the run's metrics.jsonl. What an earlier evaluation
-    left there besides, a comparison or conditions, is removed: it may have been of another model.
+    wanted_error: what the rejection threshold is for. conditions: as `judge_conditions` gives them. curves: the run's
+    metrics.jsonl. What an earlier evaluation left there besides, a comparison or conditions, is removed: it may have
+    been of another model.
     """
     findings = examine(evaluation, wanted_error)
     for name in ("comparison.csv", "robustness.csv", "robustness.svg"):
@@ -63,23 +65,23 @@ def write_report(
     write_rows(folder / "groups.csv", "characters", findings.by_group, seen, {"errors_inside": inside})
     if comparison:
         _write_comparison(folder / "comparison.csv", comparison, charset, seen)
+    if conditions:
+        write_robustness(folder, conditions, seen)
     facts = {"characters": charset.characters, "pack_digest": evaluation.pack_digest, "seen": seen}
     write_predictions(folder / "predictions.npz", evaluation.predictions, facts)
-    rows = _lines(curves)
-    write_html(folder / "report.html", evaluation, findings, rows)
+    write_html(folder / "report.html", evaluation, findings, _lines(curves), comparison, conditions)
     # Last: a summary stands for all the files beside it.
     write_json(folder / "summary.json", _summary(evaluation, findings, comparison))
     return findings
 
 
-def write_robustness(folder: Path, rows: Sequence[Row], seen: str) -> Row:
-    """Write robustness.csv and robustness.svg: the split as it is, then each condition. Give the worst condition."""
+def write_robustness(folder: Path, rows: Sequence[Row], seen: str) -> None:
+    """Write robustness.csv and robustness.svg: the split as it is, then each condition."""
     plain = rows[0]
     difference = [_cell(row.recall - plain.recall) for row in rows]
     write_rows(folder / "robustness.csv", "condition", rows, seen, {"difference": difference})
     with atomic_write(folder / "robustness.svg", "w") as file:
         file.write(robustness_svg(rows, seen))
-    return min(rows[1:], key=lambda row: row.recall)
 
 
 def write_per_class(path: Path, summary: Summary, pairs: Sequence[Confusion], charset: Charset, seen: str = "") -> None:

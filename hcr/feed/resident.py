@@ -37,9 +37,14 @@ def load_resident(path: Path, device: str) -> Tensor:
     whole = torch.empty((len(reader), *shape), dtype=torch.uint8, device=device)
     for start in range(0, len(reader), _ROWS):
         index = np.arange(start, min(start + _ROWS, len(reader)))
-        part = torch.empty((len(index), *shape), dtype=torch.uint8)
-        pictures.read(index, part)
-        whole[start : start + len(index)] = part
+        rows = whole[start : start + len(index)]
+        if whole.is_cpu:
+            # Straight into its place: memory that a copy went through would not go back to the system.
+            pictures.read(index, rows)
+        else:
+            part = torch.empty((len(index), *shape), dtype=torch.uint8)
+            pictures.read(index, part)
+            rows.copy_(part)
     return whole
 
 

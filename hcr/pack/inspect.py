@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from hcr.errors import DataError, UsageError
 from hcr.layout import find_pack, splits_of
-from hcr.pack.store import PackReader, open_pack
+from hcr.pack.store import PackReader, digest_of, open_pack
 from hcr.progress import Progress, silent
 
 
@@ -65,9 +66,10 @@ def _problems(reader: PackReader, progress: Progress) -> list[str]:
                 f"{reader.path}: key {key}: {wrong.size} of {len(reader)} are not below {count}, "
                 f"the first at sample {wrong[0]} ({values[wrong[0]]})"
             )
+    checksums = []
     for number in range(reader.block_count):
         try:
-            reader.block(number)
+            checksums.append(zlib.crc32(reader.block(number).data).to_bytes(4, "little"))
             reader.origins([number * reader.block_size])
         except DataError as error:
             problems.append(str(error))
@@ -75,6 +77,10 @@ def _problems(reader: PackReader, progress: Progress) -> list[str]:
     recorded = sum(source["samples"] for source in reader.meta["sources"])
     if recorded != len(reader):
         problems.append(f"{reader.path}: key meta: sources count {recorded} samples, expected {len(reader)}")
+    found = digest_of(checksums, reader.labels, reader.writers, reader.meta["characters"])
+    if not problems and found != reader.digest:
+        # Labels and writers have no checksum of their own.
+        problems.append(f"{reader.path}: digest {found}, expected {reader.digest}: labels or writers are damaged")
     return problems
 
 

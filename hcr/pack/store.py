@@ -1,21 +1,23 @@
 """The pack's format: one LMDB file a split, blocks of uncompressed grey pictures, each block with its checksum.
 
-A block of 256 pictures costs 17 bytes a picture more than its pixels, where a picture a value costs a second page; and
-LMDB itself has no checksums, so a CRC32 ends every block. The price is that nothing can be changed in place.
+A block of 64 pictures costs 64 bytes a picture more than its pixels, where a picture a value costs a second page; and
+LMDB itself has no checksums, so a CRC32 ends every block. Larger blocks would save little, and the first batches of a
+shuffled epoch read as many whole blocks as they have pictures. The price is that nothing can be changed in place.
 
 Keys (integers little-endian; docs/formats.md says more):
     meta              JSON, written last: without it there is no pack
     labels, writers   uint16[N]
-    block/00000000 …  uint8[n, S, S] with n = 256 but in the last block, then uint32 CRC32 of those bytes
+    block/00000000 …  uint8[n, S, S] with n = 64 but in the last block, then uint32 CRC32 of those bytes
     origin/00000000 … UTF-8, a line a picture: "file:offset"
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from hcr.glyph import PREPROCESSING
 
 FORMAT = "hcr-pack"
 VERSION = 1
-BLOCK = 256
+BLOCK = 64
 # Address space that a transaction has for what it adds.
 _ROOM = 1 << 30
 
@@ -273,6 +275,15 @@ def _check_length(env: lmdb.Environment, path: Path) -> None:
     found = path.stat().st_size
     if found < expected:
         raise DataError(f"{path}: cut short: {found} bytes, expected {expected}; make it again with hcr-data pack")
+
+
+def digest_of(checksums: Iterable[bytes], labels: np.ndarray, writers: np.ndarray, characters: str) -> str:
+    """Give a pack's digest: of the blocks' CRC32s as they are stored, uint16[N] labels and writers, and characters."""
+    digest = hashlib.sha256(b"".join(checksums))
+    for values in (labels, writers):
+        digest.update(values.astype("<u2").tobytes())
+    digest.update(characters.encode())
+    return digest.hexdigest()[:16]
 
 
 def block_key(number: int) -> bytes:

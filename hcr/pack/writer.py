@@ -10,7 +10,6 @@ Keys beside the format's own, gone when the file is finished:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zlib
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 
 from hcr.errors import DataError
 from hcr.glyph import PREPROCESSING
-from hcr.pack.store import BLOCK, FORMAT, VERSION, WritableFile, block_key, origin_key
+from hcr.pack.store import BLOCK, FORMAT, VERSION, WritableFile, block_key, digest_of, origin_key
 
 
 class PackWriter:
@@ -110,25 +109,24 @@ class PackWriter:
         rest = self.count % BLOCK
         if rest:
             self._put_block(rest, rest * self.size * self.size)
-        digest, rows = hashlib.sha256(), []
+        checksums, rows = [], []
         for number in range(-(-self.count // BLOCK)):
             value = self._value(_state_key(number))
-            digest.update(value[:4])
+            checksums.append(value[:4])
             rows.append(np.frombuffer(value[4:], "<u2").reshape(2, -1))
             self._file.delete(_state_key(number))
         self._file.delete(b"state")
         numbers, writers = np.concatenate(rows, axis=1)
-        for key, values in ((b"labels", labels[numbers].astype("<u2")), (b"writers", writers)):
-            self._file.put(key, values.tobytes())
-            digest.update(values.tobytes())
-        digest.update(meta["characters"].encode())
+        labels = labels[numbers].astype("<u2")
+        self._file.put(b"labels", labels.tobytes())
+        self._file.put(b"writers", writers.tobytes())
         head = {
             "format": FORMAT,
             "version": VERSION,
             "size": self.size,
             "count": self.count,
             "block": BLOCK,
-            "digest": digest.hexdigest()[:16],
+            "digest": digest_of(checksums, labels, writers, meta["characters"]),
             "preprocessing": PREPROCESSING,
         }
         self.meta = head | meta

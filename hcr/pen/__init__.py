@@ -1,10 +1,26 @@
-"""Handwriting drawn from stroke medians: the stroke table, the habits of drawn writers, the renderer."""
+"""Handwriting drawn from stroke medians: the stroke table, the habits of drawn writers, the renderer.
+
+Drawing needs torch, which is imported when it is first asked for: who only counts strokes can do without.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from hcr.pen.hand import Hand, hand_of
-from hcr.pen.picture import BOX, draw, use_one_core
 from hcr.pen.table import StrokeTable
+
+if TYPE_CHECKING:
+    from hcr.pen.picture import BOX, draw, use_one_core
 
 PEN_VERSION = 1
 """Grows whenever the same arguments of `draw` give other pictures."""
 
 __all__ = ["BOX", "PEN_VERSION", "Hand", "StrokeTable", "draw", "hand_of", "use_one_core"]
+
+_LATE = ("BOX", "draw", "use_one_core")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return getattr(import_module("hcr.pen.picture"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
