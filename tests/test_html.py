@@ -19,7 +19,9 @@ from hcr.corpus.find import find_corpus
 from hcr.corpus.gnt import encode_record
 from hcr.evaluation import gallery, html
 from hcr.evaluation.chart import ticks
+from hcr.evaluation.compare import Comparison, compare
 from hcr.evaluation.findings import Evaluation, examine
+from hcr.evaluation.groups import Row
 from hcr.evaluation.metrics import Predictions, summarise
 from hcr.pack.packer import PackConfig, pack
 from hcr.pack.store import open_pack
@@ -31,6 +33,12 @@ HOSTILE = "a\"'><script>alert(1)<"  # a writer, and so a file's name and an orig
 WRITERS = ("1001", "1002", HOSTILE)
 CURVES = [{"epoch": n, "step": 9 * n, "train_loss": 3 / n, "train_top1": 1 - 0.9 / n} for n in (1, 2, 3)]
 CURVES = [row | {"val_loss": row["train_loss"] / 2, "val_top1": 0.9} for row in CURVES]
+CONDITIONS = [
+    Row("as they are", 9, 100, 90, 99, 0.9, 0.82, 0.95, 0.9),
+    Row(HOSTILE, 9, 100, 50, 80, 0.5, 0.36, 0.55, 0.5),
+    Row("thinner", 9, 100, 70, 80, 0.7, 0.6, 0.8, 0.5),
+    Row("darker", 9, 100, 95, 80, 0.95, 0.9, 0.98, 0.5),
+]
 ABSENT = CHARACTERS[7]  # has no sample in the test split
 
 
@@ -78,10 +86,20 @@ def write(evaluation: Evaluation, path: Path, curves: list[dict[str, Any]] = CUR
     return path.read_text("utf-8")
 
 
+def compared(evaluation: Evaluation) -> Comparison:
+    """With another run, which misreads 40 pictures more."""
+    before = evaluation.predictions
+    top = before.top.copy()
+    more = np.flatnonzero(before.hit)[:40]
+    top[more] = np.roll(top[more], 1, axis=1)
+    found = compare(before, replace(before, top=top), len(CHARACTERS))
+    return replace(found, other="artifacts/<other>/predictions.npz")
+
+
 @pytest.fixture(scope="module")
 def report(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write(evaluation, path)
+    html.write_html(path, evaluation, examine(evaluation), CURVES, compared(evaluation), CONDITIONS)
     return path
 
 
@@ -182,9 +200,10 @@ def test_headline_and_sections(page: str, evaluation: Evaluation) -> None:
     assert f"{summary.correct.sum()} of {summary.n} pictures read correctly" in text
     names = re.findall(r'<section id="(\w+)"', page)
     assert names == [
-        *("learning", "confidence", "characters", "pairs", "groups", "worst", "writers", "confident"),
-        *("classes", "about"),
+        *("learning", "confidence", "characters", "comparison", "robustness", "pairs", "groups", "worst", "writers"),
+        *("confident", "classes", "about"),
     ]
+    assert re.findall(r'class="mark"[^>]*>(\w+)<', page)[-3:] == ["十", "十一", "十二"]
     assert re.findall(r'<li><a href="#(\w+)"', page) == names
     assert "Validation was best after epoch 1: 90.00% top-1." in text
 
@@ -256,6 +275,7 @@ def test_banners(evaluation: Evaluation, page: str, tmp_path: Path) -> None:
     marked = replace(
         evaluation,
         seen="validated on this split",
+        only_shared=True,
         left_out=1234,
         checkpoint=None,
         elsewhere=Path('their "<answers>".csv'),
@@ -264,7 +284,7 @@ def test_banners(evaluation: Evaluation, page: str, tmp_path: Path) -> None:
     text = words(write(marked, tmp_path / "r.html"))
     assert "Not a test. These figures are on data that the model has seen: validated on this split." in text
     assert "1,234 pictures of characters that the model does not know were left out" in text
-    assert 'Another system's predictions. They were read from their "<answers>".csv.' in text
+    assert 'Another system\'s predictions. They were read from their "<answers>".csv.' in text
     assert "Time per picture" not in text and "nan" not in text
 
 
@@ -277,6 +297,29 @@ def test_predictions_without_scores_answers_or_curves(evaluation: Evaluation, tm
     assert 'id="learning"' not in page and 'id="confidence"' not in page and 'id="confident"' in page
     assert "read as nothing" in words(page)
     assert [answer for _, answer, score in data_of(page)["errors"][int(bare.predictions.target[0])]].count(-1) == 1
+
+
+def test_another_run_beside_it(page: str, evaluation: Evaluation) -> None:
+    found = compared(evaluation)
+    part = page[page.index('<section id="comparison"') : page.index('<section id="robustness"')]
+    text = words(f"<main>{part}</main>")
+    assert f"{100 * 40 / found.n:+.2f} points" in text and found.other in text and "p < 0.0001" in text
+    assert "Only this one is right40of" in text and "Only the other is right0of" in text
+    gained = re.findall(r'<li><a class="han" lang="zh" href="#U\+(\w+)">[^<]+</a>([+-]\d+)</li>', part)
+    labels = [CHARACTERS.label(chr(int(code, 16))) for code, _ in gained]
+    assert [int(net) for _, net in gained] == sorted(found.class_gained, reverse=True)[:12]
+    assert found.class_gained[labels].tolist() == [int(net) for _, net in gained]
+    assert "lost most" not in text, "no character did"
+
+
+def test_conditions(page: str) -> None:
+    text = words(page)
+    assert (
+        f"Worst: {HOSTILE}, 50.00%." in text
+        and "−40.00 points" in text
+        and "+5.00 points" in text
+        and "36.00–55.00%" in text
+    )
 
 
 def test_nothing_misread(evaluation: Evaluation, tmp_path: Path) -> None:
@@ -468,6 +511,8 @@ def test_the_page_never_scrolls_sideways(browser: Browser, report: Path, width: 
     seen = browser.run("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
     assert seen[0] <= seen[1] <= width
     browser.run("document.querySelector('#classes-table tbody button').click()")
+    bars = browser.run("[...document.querySelectorAll('#robustness .meter i')].map(i => i.clientWidth)")
+    assert bars[1] > 10 and bars == pytest.approx([2 * bars[1], bars[1], 0], abs=1)
     box = browser.run("(d => [d.left, d.right])(document.querySelector('dialog').getBoundingClientRect())")
     assert box[0] >= 0 and box[1] <= width
     inner = browser.run("(b => [b.scrollWidth, b.clientWidth])(document.querySelector('dialog .body'))")

@@ -135,10 +135,13 @@ def _show(run: Path, evaluation: Evaluation, findings: Findings) -> None:
         )
     if findings.calibration and findings.rejection:
         kept = findings.rejection
-        answered = f"answers with a score of at least {kept.threshold:.3f}, {kept.coverage:.1%} of them,"
-        wanted = (
-            f"{answered} have {kept.error:.2%} errors" if kept.n else f"no threshold leaves {kept.wanted:.2%} errors"
-        )
+        if kept.coverage == 1:
+            wanted = f"all answers together have no more than the {kept.wanted:.2%} errors wanted"
+        elif kept.n:
+            answered = f"answers with a score of at least {kept.threshold:.4f}, {kept.coverage:.1%} of them,"
+            wanted = f"{answered} have {kept.error:.2%} errors"
+        else:
+            wanted = f"no threshold leaves {kept.wanted:.2%} errors"
         click.echo(f"calibration error {findings.calibration.ece:.2%}; {wanted}")
     if evaluation.checkpoint:
         click.echo(f"{evaluation.ms_per_picture:.2f} ms a picture, {evaluation.pictures_per_second:,.0f} a second")
@@ -160,20 +163,22 @@ def _show_comparison(other: str, comparison: Comparison, evaluation: Evaluation)
     gained = [f"{evaluation.charset[label]} {net[label]:+d}" for label in order[:SHOWN] if net[label] > 0]
     lost = [f"{evaluation.charset[label]} {net[label]:+d}" for label in order[: -SHOWN - 1 : -1] if net[label] < 0]
     click.echo(
-        f"against {other} ({comparison.other_top1:.2%}): {points(comparison.difference)} ({points(low)} to "
-        f"{points(high)}), {comparison.gained:,} gained, {comparison.lost:,} lost, McNemar {comparison.significance} "
-        f"({comparison.test}); gained most: {', '.join(gained) or 'none'}; lost most: {', '.join(lost) or 'none'}"
+        f"against {other} ({comparison.other_top1:.2%}): {points(comparison.difference)} "
+        f"({100 * low:+.2f} to {100 * high:+.2f}), {comparison.gained:,} gained, {comparison.lost:,} lost, "
+        f"McNemar {comparison.significance} ({comparison.test}); "
+        f"gained most: {', '.join(gained) or 'none'}; lost most: {', '.join(lost) or 'none'}"
     )
 
 
 def _judge_conditions(judging: Judging, evaluation: Evaluation) -> list[Row]:
+    from tqdm import tqdm
+
     from hcr.evaluation import judge_conditions
     from hcr.evaluation.robustness import CONDITIONS
 
-    # Some conditions take longer than the network itself; a GPU leaves them to the CPU.
-    note(
-        f"robustness: {len(CONDITIONS)} more passes over the split, at least {duration(len(CONDITIONS) * evaluation.seconds)}; Ctrl-C keeps what is done"
-    )
+    # Some conditions cost more than the network does, most of all beside a GPU.
+    least = tqdm.format_interval(len(CONDITIONS) * evaluation.seconds)
+    note(f"robustness: {len(CONDITIONS)} more passes, at least {least}; Ctrl-C keeps what is done")
     with meter("", " pictures") as progress:
 
         def started(condition: str) -> None:

@@ -56,7 +56,10 @@ def confidence(findings: Findings) -> Section | None:
     if not (findings.calibration and findings.coverage and findings.rejection):
         return None
     charts = [_reliability(findings.calibration), _risk(findings.coverage, findings.rejection)]
-    intro = "The score of the first answer is its confidence. Is it deserved, and what is gained by asking a person where it is low?"
+    intro = (
+        "The score of the first answer is its confidence. Is it deserved, and what is gained by asking a person where "
+        "it is low?"
+    )
     return Section("confidence", "Confidence", "How far to trust it", intro, _charts(charts))
 
 
@@ -98,9 +101,10 @@ def _curves(
         values = series[kind]
         chart.line(epochs, values, style)
         if np.isfinite(values[-1]):
-            # The two names part where the lines end close together.
+            # The two names part where the lines end close together; the foot of the chart has its own labels.
             other = series["val" if kind == "train" else "train"][-1]
-            above = not np.isfinite(other) or values[-1] >= other
+            low = values[-1] - bounds[0] < (bounds[1] - bounds[0]) / 8
+            above = not np.isfinite(other) or values[-1] >= other or low
             chart.note(epochs[-1], values[-1], said, style, "end", -7 if above else 16)
     return chart.svg(f"{name} by epoch, training and validation")
 
@@ -123,8 +127,8 @@ def _reliability(found: Calibration) -> str:
     ]
     return chart_figure(
         "Reliability",
-        f"On the dashed line it is right as often as it says; below it, overconfident. Expected calibration error "
-        f"{percent(found.ece)}. The bars show how many pictures there are.",
+        "On the dashed line it is right as often as it says; above it is too modest, below too sure. Expected "
+        f"calibration error {percent(found.ece)}. The bars show how many pictures there are.",
         chart.svg("Reliability diagram: accuracy by confidence"),
         as_table(("confidence", "pictures", "mean", "right"), rows),
     )
@@ -137,12 +141,15 @@ def _risk(found: Coverage, rejection: Rejection) -> str:
     chart.axes(_TENTHS, ticks(0, top), lambda value: percent(value, 0), lambda value: percent(value, digits))
     chart.line(found.coverage.tolist(), found.risk.tolist(), "one")
     whole = percent(float(found.risk[-1]))
-    if rejection.n:
+    if rejection.coverage == 1:
+        said = f"Over all pictures the error is {whole}, no more than the {percent(rejection.wanted)} that is wanted."
+    elif rejection.n:
         chart.dot(rejection.coverage, rejection.error, f"threshold {rejection.threshold:.4f}", 4.5)
         said = (
             f"Answering only at a confidence of {rejection.threshold:.4f} or more leaves "
             f"{percent(1 - rejection.coverage)} of the pictures to a person, and of the rest "
-            f"{percent(rejection.error)} are wrong instead of {whole}. Chosen on these very pictures: on others expect slightly more errors."
+            f"{percent(rejection.error)} are wrong instead of {whole}. Chosen on these very "
+            "pictures: on others expect slightly more errors."
         )
     else:
         said = f"No threshold brings the error down to {percent(rejection.wanted)}; it is {whole} over all."

@@ -102,9 +102,8 @@ def evaluate(
 class Judging:
     """A checkpoint's model and a split that fit together; `prepare` makes it.
 
-    index: int64[N], the samples to name. seen: as `seen_before` says. only_shared: their characters
-    differ. folder: where unfinished work is kept; None:
-    nowhere.
+    index: int64[N], the samples to name. seen: as `seen_before` says. only_shared: their characters differ. folder:
+    where unfinished work is kept; None: nowhere.
     """
 
     model: Recognizer | Narrowed

@@ -62,7 +62,9 @@ class Lists:
         target, first = int(self._predictions.target[place]), int(self._predictions.first[place])
         miss = target != first
         said = (
-            f"{self._charset[target]}, read as {self.name(first)}" if miss else f"{self._charset[target]}, read correctly"
+            f"{self._charset[target]}, read as {self.name(first)}"
+            if miss
+            else f"{self._charset[target]}, read correctly"
         )
         return self._gallery.picture(int(self._predictions.index[place]), said, miss)
 
@@ -72,7 +74,8 @@ class Lists:
         if not found:
             return None
         cards = [self._pair(*pair) for pair in found[:_PAIRS]]
-        intro = f"The {len(cards)} most frequent of {len(found):,} pairs, both directions counted. Underlined pictures were misread."
+        which = f"The {_PAIRS} most frequent of {len(found):,}" if found[_PAIRS:] else f"All {len(found)}"
+        intro = f"{which} pairs, both directions counted. Underlined: misread."
         body = folded(cards, 12, '<div class="cards">', "</div>", "pairs")
         return Section("pairs", "Pairs", "Most confused pairs", intro, body)
 
@@ -148,8 +151,8 @@ class Lists:
                 f"{line(shots)}</li>"
             )
         intro = (
-            "Sorted by the upper end of the 95% interval of their recall, so that none is here only for having few samples. "
-            "Below each picture is what it was read as."
+            "Sorted by the upper end of the 95% interval of their recall, so that none is here only for having few "
+            "samples. Below each picture is what it was read as."
         )
         body = folded(items, 12, '<ul class="rows">', "</ul>", "characters")
         return Section("worst", "Worst characters", "The worst characters", intro, body)

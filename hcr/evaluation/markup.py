@@ -36,7 +36,7 @@ def between(interval: tuple[float, float]) -> str:
 
 def points(difference: float) -> str:
     """Write a difference of two shares as "+1.30 points", which cannot be taken for 1.30 % of one of them."""
-    return f"{100 * difference:+.2f} points"
+    return f"{100 * difference:+.2f} points".replace("-", "−")  # as wide as a plus
 
 
 def code_point(char: str) -> str:

@@ -1,6 +1,6 @@
 """The report's parts that are there when they were asked for: another run beside this one, and changed conditions.
 
-A condition's bar stands in its row of the table, not in a chart: names that long leave a chart no room on a phone.
+What a condition costs is a bar in its row of the table, not a chart: names that long leave a chart no room on a phone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def comparison(found: Comparison | None, charset: Charset) -> Section | None:
         [
             ("This one, top-1", percent(found.top1), ""),
             ("The other, top-1", percent(found.other_top1), ""),
-            ("Difference", points(found.difference), f"95% interval {points(low)} to {points(high)}"),
+            ("Difference", points(found.difference), f"95% interval {100 * low:+.2f} to {100 * high:+.2f}"),
             ("Only this one is right", f"{found.gained:,}", f"of {found.n:,} pictures"),
             ("Only the other is right", f"{found.lost:,}", f"of {found.n:,} pictures"),
             ("McNemar's test", found.significance, found.test),
@@ -37,10 +37,10 @@ def comparison(found: Comparison | None, charset: Charset) -> Section | None:
     body += _changed("Characters that gained most", net, charset, -1)
     body += _changed("Characters that lost most", net, charset, 1)
     intro = (
-        f"The same pictures as read by <code>{escape(found.other)}</code>. If neither were better, a difference like "
-        "this would come about by chance with the probability p."
+        f"The same pictures as in <code>{escape(found.other)}</code>. If neither were better, a difference of this "
+        "size or more would come about by chance with the probability p."
     )
-    return Section("comparison", "Comparison", "Beside the other one", intro, body)
+    return Section("comparison", "Comparison", "Compared with another run", intro, body)
 
 
 def _changed(title: str, net: np.ndarray, charset: Charset, sign: int) -> str:
@@ -56,8 +56,7 @@ def robustness(rows: Sequence[Row]) -> Section | None:
         return None
     plain, worst = rows[0], min(rows[1:], key=lambda row: row.recall)
     lines = "".join(
-        f'<tr><td>{escape(row.name)}</td><td><span class="meter"><i style="width:{row.recall:.1%}"></i></span>'
-        f"{percent(row.recall)}</td><td>{points(row.recall - plain.recall) if row is not plain else ''}</td>"
+        f"<tr><td>{escape(row.name)}</td><td>{percent(row.recall)}</td><td>{_change(row, plain, worst)}</td>"
         f"<td>{between((row.low, row.high))}</td><td>{percent(row.confidence)}</td></tr>"
         for row in rows
     )
@@ -74,3 +73,11 @@ def robustness(rows: Sequence[Row]) -> Section | None:
         "first."
     )
     return Section("robustness", "Robustness", "Under other conditions", intro, body)
+
+
+def _change(row: Row, plain: Row, worst: Row) -> str:
+    """Write what a condition costs, with a bar that is full for the worst one."""
+    if row is plain:
+        return ""
+    lost = max(0.0, plain.recall - row.recall) / max(plain.recall - worst.recall, 1e-9)
+    return f'<span class="meter lost"><i style="width:{lost:.1%}"></i></span>{points(row.recall - plain.recall)}'

@@ -25,8 +25,8 @@ from hcr.errors import DataError, HcrError
 from hcr.pack.reading import Chunk, Plan, Squares, chunks_of, cut, fit
 
 _AHEAD, _AHEAD_BYTES = 4096, 64 << 20
-# 3,000 samples of GNT, which take as long to pack as processes take to start.
-_WORTH_PROCESSES = 16 << 20
+# 25,000 samples of GNT: with fewer, the processes take as long to start as they save.
+_WORTH_PROCESSES = 128 << 20
 # Signals for the whole process group, as Ctrl-C is, are the packer's to answer: it ends its readers.
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
