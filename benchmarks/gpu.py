@@ -27,7 +27,8 @@ import torch
 from stores import STORES
 
 from hcr.feed.augment import augment
-from hcr.feed.loader import Batch, Loader
+from hcr.feed.batch import Batch
+from hcr.feed.loader import Loader
 from hcr.feed.order import TrainingBatches
 from hcr.pack.store import open_pack
 from hcr.stop import StopFlag

@@ -19,8 +19,9 @@ import pytest
 import torch
 
 from hcr.errors import DataError, HcrError, UsageError
+from hcr.feed.batch import Batch
 from hcr.feed.gather import pictures_of
-from hcr.feed.loader import Batch, Loader
+from hcr.feed.loader import Loader
 from hcr.feed.order import SequentialBatches, TrainingBatches, epoch_order, steps_per_epoch
 from hcr.feed.ring import Ring
 from hcr.feed.stream import AHEAD, HELD, worker_errors

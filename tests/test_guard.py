@@ -13,7 +13,7 @@ import pytest
 from hcr.charset import Charset
 from hcr.corpus.find import find_corpus
 from hcr.errors import DataError
-from hcr.evaluation import evaluate_checkpoint, judge_conditions, prepare, write_report, write_robustness
+from hcr.evaluation import evaluate_checkpoint, judge_conditions, prepare, write_report
 from hcr.layout import checkpoints
 from hcr.pack.packer import PackConfig, pack
 from hcr.training import Execution, train
@@ -62,8 +62,7 @@ def test_what_is_allowed_is_marked_in_every_file(run: Path, small_pack: Path, tm
     judging = prepare(checkpoints(run)[0], small_pack, "val", allow_seen=True)
     evaluation = judging.evaluation()
     assert evaluation.seen == "validated on this split"
-    write_report(tmp_path, evaluation)
-    write_robustness(tmp_path, judge_conditions(judging, evaluation), evaluation.seen)
+    write_report(tmp_path, evaluation, conditions=judge_conditions(judging, evaluation))
     assert json.loads((tmp_path / "summary.json").read_text("utf-8"))["seen"] == evaluation.seen
     assert str(np.load(tmp_path / "predictions.npz")["seen"]) == evaluation.seen
     files = {path.name for path in tmp_path.iterdir()}

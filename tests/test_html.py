@@ -17,12 +17,12 @@ import pytest
 from hcr.charset import Charset
 from hcr.corpus.find import find_corpus
 from hcr.corpus.gnt import encode_record
-from hcr.evaluation import gallery, html
-from hcr.evaluation.chart import ticks
 from hcr.evaluation.compare import Comparison, compare
 from hcr.evaluation.findings import Evaluation, examine
 from hcr.evaluation.groups import Row
 from hcr.evaluation.metrics import Predictions, summarise
+from hcr.evaluation.page import gallery, html
+from hcr.evaluation.page.chart import ticks
 from hcr.pack.packer import PackConfig, pack
 from hcr.pack.store import open_pack
 from tests.browser import Browser, find_browser

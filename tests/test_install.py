@@ -19,7 +19,7 @@ def test_the_wheel_is_complete_and_works_alone(tmp_path: Path) -> None:
         entry_points = archive.read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
         archive.extractall(tmp_path / "site")
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "hcr").rglob("*.py")}
-    page = {f"hcr/evaluation/report.{kind}" for kind in ("html", "css", "js")}
+    page = {f"hcr/evaluation/page/report.{kind}" for kind in ("html", "css", "js")}
     assert modules | page | {"hcr/pen/strokes.bin", "hcr/pen/ARPHICPL.TXT"} <= names
     assert not any(name.startswith("tests") for name in names)
     assert {line.split(" ")[0] for line in entry_points.splitlines()} >= {

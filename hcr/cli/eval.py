@@ -155,7 +155,7 @@ def _span(interval: tuple[float, float]) -> str:
 
 
 def _show_comparison(other: str, comparison: Comparison, evaluation: Evaluation) -> None:
-    from hcr.evaluation.markup import points
+    from hcr.evaluation.page.markup import points
 
     low, high = comparison.interval
     net = (comparison.class_gained - comparison.class_lost).tolist()
@@ -189,7 +189,7 @@ def _judge_conditions(judging: Judging, evaluation: Evaluation) -> list[Row]:
 
 
 def _show_conditions(rows: Sequence[Row]) -> None:
-    from hcr.evaluation.markup import points
+    from hcr.evaluation.page.markup import points
 
     for row in rows:
         change = f"{points(row.recall - rows[0].recall):>15}" if row is not rows[0] else ""

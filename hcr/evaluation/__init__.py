@@ -10,7 +10,7 @@ from hcr.evaluation.compare import Comparison, compare
 from hcr.evaluation.elsewhere import evaluate_elsewhere
 from hcr.evaluation.findings import Evaluation, Findings, compare_with, examine
 from hcr.evaluation.metrics import Confusion, Predictions, Summary, confusions, summarise
-from hcr.evaluation.report import write_report, write_robustness
+from hcr.evaluation.report import write_report
 
 if TYPE_CHECKING:
     from hcr.evaluation.inference import Judging, evaluate, evaluate_checkpoint, prepare
@@ -35,7 +35,6 @@ __all__ = [
     "prepare",
     "summarise",
     "write_report",
-    "write_robustness",
 ]
 
 _LATE = {"Judging": "inference", "evaluate": "inference", "evaluate_checkpoint": "inference", "prepare": "inference",

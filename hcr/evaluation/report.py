@@ -20,9 +20,9 @@ from hcr.charset import Charset
 from hcr.evaluation.compare import Comparison
 from hcr.evaluation.findings import Evaluation, Findings, examine
 from hcr.evaluation.groups import Row
-from hcr.evaluation.html import write_html
 from hcr.evaluation.metrics import Confusion, Summary
-from hcr.evaluation.plot import robustness_svg
+from hcr.evaluation.page.html import write_html
+from hcr.evaluation.page.plot import robustness_svg
 from hcr.evaluation.saved import write_predictions
 from hcr.files import atomic_write, write_json
 
@@ -66,7 +66,7 @@ def write_report(
     if comparison:
         _write_comparison(folder / "comparison.csv", comparison, charset, seen)
     if conditions:
-        write_robustness(folder, conditions, seen)
+        _write_robustness(folder, conditions, seen)
     facts = {"characters": charset.characters, "pack_digest": evaluation.pack_digest, "seen": seen}
     write_predictions(folder / "predictions.npz", evaluation.predictions, facts)
     write_html(folder / "report.html", evaluation, findings, _lines(curves), comparison, conditions)
@@ -75,7 +75,7 @@ def write_report(
     return findings
 
 
-def write_robustness(folder: Path, rows: Sequence[Row], seen: str) -> None:
+def _write_robustness(folder: Path, rows: Sequence[Row], seen: str) -> None:
     """Write robustness.csv and robustness.svg: the split as it is, then each condition."""
     plain = rows[0]
     difference = [_cell(row.recall - plain.recall) for row in rows]

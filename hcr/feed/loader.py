@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hcr.errors import UsageError
+from hcr.feed.batch import Batch
 from hcr.feed.gather import pictures_of
 from hcr.feed.order import SequentialBatches, TrainingBatches
 from hcr.feed.prefetch import prefetch
@@ -23,14 +24,6 @@ from hcr.feed.stream import Stream
 from hcr.pack.store import open_pack
 
 Cache = Literal["none", "ram", "device"]
-
-
-class Batch(NamedTuple):
-    """images uint8[B, 1, S, S] (255 = paper), labels int64[B], index int64[B] (positions in the pack)."""
-
-    images: Tensor
-    labels: Tensor
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index; torch pins named tuples, but no dataclass
 
 
 class Loader:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 import torch
 
-if TYPE_CHECKING:
-    from hcr.feed.loader import Batch
+from hcr.feed.batch import Batch
 
 
 def prefetch(batches: Iterable[Batch], device: str) -> Iterator[Batch]:

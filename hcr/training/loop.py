@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from hcr.charset import Charset
 from hcr.errors import DataError, HcrError, Stopped, UsageError
 from hcr.feed.augment import augment
-from hcr.feed.loader import Batch, Loader
+from hcr.feed.batch import Batch
+from hcr.feed.loader import Loader
 from hcr.feed.order import SequentialBatches, TrainingBatches, steps_per_epoch
 from hcr.feed.resident import resident_bytes
 from hcr.feed.stream import worker_errors

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from hcr.feed.loader import Batch
+from hcr.feed.batch import Batch
 
 
 class EpochClock:

@@ -13,7 +13,7 @@ import numpy as np
 from hcr.charset import Charset
 from hcr.evaluation.compare import Comparison
 from hcr.evaluation.groups import Row
-from hcr.evaluation.markup import Section, between, character, figure_list, percent, points
+from hcr.evaluation.page.markup import Section, between, character, figure_list, percent, points
 
 _CLASSES = 12  # that gained, and that lost
 

@@ -12,9 +12,10 @@ from html import escape
 import numpy as np
 
 from hcr.evaluation.findings import Evaluation, Findings
-from hcr.evaluation.gallery import Gallery
 from hcr.evaluation.groups import Row
-from hcr.evaluation.markup import (
+from hcr.evaluation.metrics import Confusion, wilson
+from hcr.evaluation.page.gallery import Gallery
+from hcr.evaluation.page.markup import (
     Section,
     between,
     character,
@@ -26,7 +27,6 @@ from hcr.evaluation.markup import (
     shot,
     table,
 )
-from hcr.evaluation.metrics import Confusion, wilson
 from hcr.pack.store import PackReader
 
 _PAIRS, _GROUPS, _CLASSES, _WRITERS = 100, 60, 36, 12

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from hcr.evaluation.calibration import Calibration, Coverage, Rejection
-from hcr.evaluation.chart import Chart, ticks
 from hcr.evaluation.findings import Findings
 from hcr.evaluation.groups import Row
-from hcr.evaluation.markup import Section, as_table, chart_figure, percent
 from hcr.evaluation.metrics import Summary
+from hcr.evaluation.page.chart import Chart, ticks
+from hcr.evaluation.page.markup import Section, as_table, chart_figure, percent
 
 _TENTHS = [tenth / 10 for tenth in range(0, 11, 2)]
 

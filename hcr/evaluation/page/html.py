@@ -19,14 +19,14 @@ import numpy as np
 
 import hcr
 from hcr.charset import Charset
-from hcr.evaluation import figures, optional
 from hcr.evaluation.compare import Comparison
 from hcr.evaluation.findings import Evaluation, Findings
-from hcr.evaluation.gallery import Gallery
 from hcr.evaluation.groups import Row
-from hcr.evaluation.lists import Lists
-from hcr.evaluation.markup import Section, between, figure_list, percent, table
 from hcr.evaluation.metrics import Confusion
+from hcr.evaluation.page import figures, optional
+from hcr.evaluation.page.gallery import Gallery
+from hcr.evaluation.page.lists import Lists
+from hcr.evaluation.page.markup import Section, between, figure_list, percent, table
 from hcr.files import atomic_write
 from hcr.pack.store import open_pack
 
