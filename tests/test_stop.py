@@ -5,12 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from hcr.stop import StopFlag
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """SIGINT raises, also where a shell started all of this in the background, which ignores it and is inherited."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_the_first_signal_sets_the_flag_and_the_second_interrupts() -> None:
     with StopFlag() as stop:
         assert stop.name == ""
