@@ -271,3 +271,16 @@ def test_what_has_no_room_is_refused(small_pack: Path, tmp_path: Path) -> None:
             Loader(path, SequentialBatches(1, 1), cache=cache)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="cache 'disk': expected one of none, ram, device"):
         Loader(path, SequentialBatches(1, 1), cache="disk")  # type: ignore[arg-type]
+
+
+def test_workers_end_with_a_process_that_still_iterates(blocks: tuple[Path, np.ndarray]) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom hcr.feed.loader import Loader\n"
+        "from hcr.feed.order import SequentialBatches\nfrom hcr.stop import StopFlag\n"
+        "with StopFlag():\n"
+        "    held = iter(Loader(Path(sys.argv[1]), SequentialBatches(903, 10), workers=2))\n"
+        "    print(len(next(held).labels))\n"
+        "sys.held = held\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(blocks[0])], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "10\n", "")

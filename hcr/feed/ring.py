@@ -7,12 +7,13 @@ account of who still looks at a slot.
 
 from __future__ import annotations
 
+import atexit
 import mmap
 import shutil
 import tempfile
 import weakref
 from collections import deque
-from multiprocessing.sharedctypes import RawArray
+from multiprocessing.sharedctypes import RawArray, RawValue
 from pathlib import Path
 
 import numpy as np
@@ -37,10 +38,23 @@ class Ring:
         self._start = -np.frombuffer(self._memory, np.uint8).ctypes.data % mmap.PAGESIZE
         self._free = deque(range(slots))
         self._pinned = False
+        self._closed = RawValue("b", 0)
+        # Workers that outlive it end with the process at the latest.
+        weakref.finalize(self, setattr, self._closed, "value", 1)
+        _rings.add(self)
 
     def _slots(self) -> np.ndarray:
         count = int(np.prod(self._shape))
         return np.frombuffer(self._memory, np.uint8, count, self._start).reshape(self._shape)
+
+    def close(self) -> None:
+        """Let a worker that is asked to end do so; until then only its parent is to heed such signals."""
+        self._closed.value = 1
+
+    @property
+    def closed(self) -> bool:
+        """Whether the parent has closed it, or is at its end."""
+        return bool(self._closed.value)
 
     def take(self) -> int | None:
         """Give the number of a free slot, or None where every slot is on its way or being looked at."""
@@ -77,6 +91,17 @@ class Ring:
             )
         weakref.finalize(self._memory, runtime.cudaHostUnregister, address).atexit = False
         self._pinned = True
+
+
+_rings: weakref.WeakSet[Ring] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    # Whoever still holds an iterator at the end of the process leaves its workers to multiprocessing, which sends
+    # SIGTERM and waits for them. This runs before, being registered after.
+    for ring in _rings:
+        ring.close()
 
 
 def _require_room(wanted: int) -> None:

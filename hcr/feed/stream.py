@@ -7,6 +7,7 @@ through the pipe, which is slower and takes no shared memory.
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections import deque
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from hcr.errors import DataError, HcrError
 from hcr.feed.gather import Pictures, pictures_of
@@ -52,6 +53,8 @@ class Stream:
         except HcrError as error:
             # Some workers may be gone and the others still write: the next pass starts anew. The frames that the error
             # came through would keep them alive as long as somebody keeps the error.
+            if self._running:
+                self._running[0].close()
             self._running = None
             raise error.with_traceback(None) from None
 
@@ -80,7 +83,7 @@ class Stream:
             num_workers=self.workers,
             prefetch_factor=AHEAD,
             persistent_workers=True,
-            worker_init_fn=_leave_interrupts_to_the_parent,
+            worker_init_fn=_leave_signals_to_the_parent,
             # A generator of its own: the default one would draw from the random state that a checkpoint holds.
             generator=torch.Generator(),
         )
@@ -135,9 +138,17 @@ def _as_it_is(answer: Any) -> Any:
     return answer
 
 
-def _leave_interrupts_to_the_parent(worker: int) -> None:
-    # Ctrl-C reaches all processes of a terminal, and the parent may need a last batch to stop in good order.
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Ignore what asks a run to stop: it may reach all processes, and the parent needs batches to stop in order."""
+    info: Any = get_worker_info()
+    ring: Ring = info.dataset.ring
+
+    def end(*_: object) -> None:
+        if ring.closed:
+            os._exit(0)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, end)
 
 
 @contextmanager
