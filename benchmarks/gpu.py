@@ -33,17 +33,13 @@ from hcr.feed.order import TrainingBatches
 from hcr.pack.store import open_pack
 from hcr.stop import StopFlag
 from hcr.training import Execution, train
-from hcr.training.loop import Trainer, _prepare
+from hcr.training.loop import Trainer
+from hcr.training.observer import Deaf
+from hcr.training.ranks import Ranks
+from hcr.training.run import start
 from hcr.training.timing import EpochClock
 
 TUTORIAL_SAMPLES = 20_000  # PNG files for the tutorial's loop, which would not get further
-
-
-class Quiet:
-    """An observer that hears and says nothing."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *arguments: None
 
 
 def hcr_data(*arguments: object) -> None:
@@ -91,7 +87,10 @@ class Bench:
         """Make a trainer of our own, ready to step."""
         config = {"arch": self.arch, "batch_size": batch, "epochs": 1, **settings}
         run = self.runs / str(time.time_ns())
-        return _prepare(config, self.path.parent, run, Execution(self.device, 0), Quiet(), StopFlag(), resume=False)
+        execution, ranks = Execution(self.device, 0), Ranks(device=self.device)
+        trainer = start(config, self.path.parent, run, execution, Deaf(), StopFlag(), ranks, resume=False, init=None)
+        trainer.state.model.train()
+        return trainer
 
     def random_batch(self, batch: int) -> Batch:
         """Give random pictures that already lie on the device."""
@@ -136,7 +135,6 @@ class Bench:
         """Our trainer's step with every way of feeding, in turn, against random resident pictures."""
         batch, workers = self.given.batch, self.given.workers
         trainer = self.trainer(batch)
-        trainer.state.model.train()
         sources: dict[str, Iterator[Batch]] = {
             "random resident pictures (the ceiling)": itertools.repeat(self.random_batch(batch))
         }
@@ -145,18 +143,18 @@ class Bench:
                 batch, cache, count
             )
         ceiling = next(iter(sources))
-        steps = self.steps_for(lambda: trainer._step(next(sources[ceiling])))
+        steps = self.steps_for(lambda: trainer.stepper.take(next(sources[ceiling]), 1e-3))
         lines: dict[str, list[dict[str, Any]]] = {name: [] for name in sources}
         for turn in range(self.given.repeats):
             common.say(f"feeding, turn {turn + 1} of {self.given.repeats}")
             for name, source in sources.items():
                 # What was fetched ahead while others had their turn does not count.
                 for fetched in itertools.islice(source, max(2, 4 * workers if turn else 2)):
-                    trainer._step(fetched)
+                    trainer.stepper.take(fetched, 1e-3)
                 sync(self.device)
                 clock = EpochClock(self.device)
                 for fetched in clock.watch(itertools.islice(source, steps)):
-                    trainer._step(fetched)
+                    trainer.stepper.take(fetched, 1e-3)
                 lines[name].append(clock.line(0, steps, steps * batch))
         middle = {
             name: statistics.median(line["pictures_per_second"] for line in found) for name, found in lines.items()
@@ -180,7 +178,7 @@ class Bench:
         execution = Execution(self.device, self.given.workers, "device")
         settings = {"arch": self.arch, "batch_size": batch, "epochs": 1}
         began = time.perf_counter()
-        train(settings, self.path.parent, run, execution, Quiet(), resume=False)
+        train(settings, self.path.parent, run, execution, Deaf(), resume=False)
         whole = time.perf_counter() - began
         line = json.loads((run / "timings.jsonl").read_text("utf-8"))
         return (
@@ -232,7 +230,7 @@ class Bench:
             trainer.state.model.train()
 
             def step(trainer: Trainer = trainer, pictures: Batch = pictures, batch: int = batch) -> int:
-                trainer._step(pictures)
+                trainer.stepper.take(pictures, 1e-3)
                 return batch
 
             rows.append((str(batch), common.spread(self.turns(self.steps_for(step), step)), self.memory()))
@@ -251,8 +249,8 @@ class Bench:
         plain.config = replace(plain.config, augmentation=False)
         numbers = itertools.count()
         ways: dict[str, Callable[[], object]] = {
-            "a step": lambda: trainer._step(pictures),
-            "a step without augmentation": lambda: plain._step(pictures),
+            "a step": lambda: trainer.stepper.take(pictures, 1e-3),
+            "a step without augmentation": lambda: plain.stepper.take(pictures, 1e-3),
             "augmentation alone, as it is": lambda: augment(pictures.images, 0, next(numbers)),
         }
         if not self.given.tiny:

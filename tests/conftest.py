@@ -11,6 +11,7 @@ from hcr.charset import Charset
 from hcr.corpus.drawn import draw_corpus, spread
 from hcr.corpus.find import find_corpus
 from hcr.pack.packer import PackConfig, pack
+from tests.runs import run_to_end
 
 CHARACTERS, WRITERS = 12, 10
 
@@ -42,3 +43,11 @@ def real() -> Path:
     if not folder.is_dir():
         pytest.skip("no real handwriting beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def whole(small_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never stopped: 3 epochs of 4 steps. Do not change it."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    run_to_end(small_pack, run)
+    return run

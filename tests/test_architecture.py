@@ -15,7 +15,7 @@ HCR = Path(__file__).parents[1] / "hcr"
 # Ground first. A room imports from lower floors, or from its own without going round.
 FLOORS = (
     ("errors", "progress"),
-    ("files", "charset", "paper", "glyph", "config", "layout", "stop"),
+    ("files", "charset", "paper", "glyph", "config", "layout", "stop", "svg"),
     ("pen", "models"),
     ("corpus", "serving"),
     ("pack",),
@@ -29,6 +29,7 @@ ONLY_IN = {
     "torchvision": {"models"},
     "lmdb": {"pack/store.py"},
     "h5py": {"corpus/hdf5.py"},
+    "timm": {"models"},
     "click": {"cli"},
     "tqdm": {"cli"},
 }

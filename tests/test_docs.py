@@ -67,7 +67,7 @@ def test_formats_md_describes_runs_as_written(small_pack: Path, tmp_path: Path) 
     from hcr.layout import checkpoints
     from hcr.models import read_checkpoint
     from hcr.training import Execution, train
-    from tests.test_training import GIVEN, Watcher
+    from tests.runs import GIVEN, Watcher
 
     run = tmp_path / "run"
     train(GIVEN | {"epochs": 1}, small_pack, run, Execution(), Watcher(), resume=False)

@@ -17,7 +17,7 @@ from hcr.evaluation import evaluate_checkpoint, judge_conditions, prepare, write
 from hcr.layout import checkpoints
 from hcr.pack.packer import PackConfig, pack
 from hcr.training import Execution, train
-from tests.test_training import GIVEN, Watcher
+from tests.runs import GIVEN, Watcher
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,9 +13,13 @@ import torch
 from hcr.charset import Charset
 from hcr.errors import DataError, UsageError
 from hcr.glyph import PREPROCESSING
-from hcr.models import BACKBONES, Recognizer, load_recognizer, read_checkpoint
+from hcr.models import BACKBONES, Recognizer, load_recognizer, read_checkpoint, require_arch
 
 SOME = Charset("一丁七万丈")
+needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
+# A convolutional network, one bound to its size, and one whose answer is the mean of two classifiers.
+OF_TIMM = ("timm:test_efficientnet", "timm:test_vit", "timm:levit_128s")
+ARCHS = [*sorted(BACKBONES), *(pytest.param(arch, marks=needs_timm) for arch in OF_TIMM)]
 
 
 def pictures(count: int = 2, size: int = 32) -> torch.Tensor:
@@ -20,12 +27,35 @@ def pictures(count: int = 2, size: int = 32) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("arch", sorted(BACKBONES))
-@pytest.mark.parametrize("size", [32, 48, 64, 96])
-def test_every_backbone_names_pictures_of_every_size(arch: str, size: int) -> None:
+@pytest.mark.parametrize("size", [48, 96])
+def test_every_backbone_names_pictures_of_other_sizes(arch: str, size: int) -> None:
     model = Recognizer(arch, SOME, size).eval()
     with torch.inference_mode():
         logits = model(pictures(2, size))
     assert logits.shape == (2, 5) and logits.dtype == torch.float32 and logits.isfinite().all()
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("size", [32, 64])
+def test_every_network_learns_from_pictures_up_to_its_stem(arch: str, size: int) -> None:
+    torch.manual_seed(0)
+    model = Recognizer(arch, SOME, size)
+    assert model.training
+    logits = model(pictures(2, size))
+    assert logits.shape == (2, 5) and logits.dtype == torch.float32
+    torch.nn.functional.cross_entropy(logits, torch.tensor([1, 3])).backward()
+    stem = next(parameter for parameter in model.parameters() if parameter.ndim == 4)
+    assert stem.grad is not None and stem.grad.isfinite().all() and stem.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_every_network_comes_back_from_its_checkpoint(arch: str, tmp_path: Path) -> None:
+    model = Recognizer(arch, SOME, 32).eval()
+    torch.save(content(model), tmp_path / "a.pt")
+    loaded = load_recognizer(tmp_path / "a.pt")
+    assert not loaded.training and (loaded.arch, loaded.charset, loaded.size) == (arch, SOME, 32)
+    with torch.inference_mode():
+        assert torch.equal(loaded(pictures()), model(pictures()))
 
 
 def test_efficientnet_is_torchvisions_with_a_grey_stem() -> None:
@@ -35,6 +65,26 @@ def test_efficientnet_is_torchvisions_with_a_grey_stem() -> None:
     theirs = efficientnet_v2_s(num_classes=3755)
     count = [sum(p.numel() for p in model.parameters()) for model in (ours, theirs)]
     assert count[1] - count[0] == 2 * 24 * 3 * 3
+
+
+def test_a_stem_of_stride_1_keeps_maps_twice_as_large() -> None:
+    sides = []
+    for arch in ("efficientnet_v2_s", "efficientnet_v2_s_stride1"):
+        model = Recognizer(arch, SOME, 32).eval()
+        with torch.inference_mode():
+            sides.append(model.backbone.features(torch.rand(1, 1, 32, 32)).shape[-1])
+    assert sides == [1, 2]
+
+
+def test_vgg19_is_torchvisions_with_a_grey_stem_and_a_head_of_the_pictures_size() -> None:
+    from torchvision.models import vgg19_bn
+
+    with torch.device("meta"):
+        theirs = sum(p.numel() for p in vgg19_bn().features.parameters())
+        ours = [Recognizer("vgg19_bn", SOME, size).backbone for size in (32, 64)]
+    assert sum(p.numel() for p in ours[0].features.parameters()) == theirs - 2 * 64 * 3 * 3
+    heads = [[layer.in_features for layer in network.head if isinstance(layer, torch.nn.Linear)] for network in ours]
+    assert heads == [[512, 4096, 4096], [2048, 4096, 4096]]
 
 
 def test_faint_ink_reads_like_dark_ink_and_paper_stays_paper() -> None:
@@ -56,6 +106,46 @@ def test_an_unknown_arch_is_refused_with_the_nearest() -> None:
         Recognizer("efficientnet_v2", SOME, 32)
 
 
+def test_checking_a_name_loads_no_torch() -> None:
+    code = "import sys; from hcr.models import require_arch; require_arch('vgg19_bn'); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+@needs_timm
+def test_timm_names_are_checked_before_anything_is_built() -> None:
+    require_arch("timm:resnet18")
+    with pytest.raises(UsageError, match=r"'timm:resnet_18': timm has no such model; did you mean timm:resnet18"):
+        require_arch("timm:resnet_18")
+    # Nothing may be fetched: neither a repository nor released weights can be named.
+    for name in ("timm:hf-hub:timm/resnet18.a1_in1k", "timm:resnet18.a1_in1k", "timm:"):
+        with pytest.raises(UsageError, match="timm has no such model"):
+            require_arch(name)
+
+
+def test_without_timm_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)  # Python's own way to say that a package is not there
+    with pytest.raises(UsageError, match=r"pip install 'hcr\[timm\]'"):
+        require_arch("timm:resnet18")
+
+
+@needs_timm
+def test_a_network_that_needs_larger_pictures_says_so_when_it_is_built() -> None:
+    with pytest.raises(UsageError, match=r"timm:inception_v3 does not take pictures of 32 px \(.*[kK]ernel size"):
+        Recognizer("timm:inception_v3", SOME, 32)
+
+
+@needs_timm
+def test_trying_a_timm_network_leaves_no_trace() -> None:
+    import timm
+
+    torch.manual_seed(3)
+    ours = Recognizer("timm:test_efficientnet", SOME, 32).backbone.state_dict()
+    after = torch.rand(1)
+    torch.manual_seed(3)
+    theirs = timm.create_model("test_efficientnet", in_chans=1, num_classes=5).state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs) and torch.equal(after, torch.rand(1))
+
+
 def content(model: Recognizer) -> dict[str, object]:
     return {
         "format": "hcr-checkpoint",
@@ -66,15 +156,6 @@ def content(model: Recognizer) -> dict[str, object]:
         "preprocessing": PREPROCESSING,
         "ema": model.state_dict(),
     }
-
-
-def test_a_loaded_model_gives_the_same_logits(tmp_path: Path) -> None:
-    model = Recognizer("compact", SOME, 32).eval()
-    torch.save(content(model), tmp_path / "a.pt")
-    loaded = load_recognizer(tmp_path / "a.pt")
-    assert not loaded.training and loaded.charset == SOME and loaded.size == 32
-    with torch.inference_mode():
-        assert torch.equal(loaded(pictures()), model(pictures()))
 
 
 def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
@@ -137,4 +218,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
         load_recognizer(path)
     torch.save(good | {"preprocessing": {"version": 0}}, path)
     with pytest.raises(DataError, match="this program prepares by"):
+        load_recognizer(path)
+    torch.save(good | {"arch": "compacter"}, path)
+    with pytest.raises(UsageError, match=r"a\.pt: unknown arch 'compacter': did you mean compact\?"):
         load_recognizer(path)

@@ -1,96 +1,25 @@
-"""Training: settings, exact resume after any stop, and what is refused."""
+"""Training: what a run leaves, settings, and what is refused."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
 import os
-import random
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from hcr.config import read_recipe
-from hcr.errors import DataError, HcrError, Stopped, UsageError
+from hcr.errors import DataError, Stopped, UsageError
 from hcr.layout import checkpoints
 from hcr.models import load_recognizer, read_checkpoint
 from hcr.training import Execution, TrainConfig, train
 from hcr.training.config import config_for
 from hcr.training.schedule import ema_rate, learning_rate
-
-GIVEN: dict[str, Any] = {"arch": "compact", "epochs": 3, "batch_size": 20, "lr": 2e-3, "seed": 5}
-
-
-class Watcher:
-    """Keeps what a run tells, and can act at a step."""
-
-    def __init__(self, at: int = 0, act: Any = None) -> None:
-        self.notes: list[str] = []
-        self.rows: list[dict[str, Any]] = []
-        self.timings: list[dict[str, Any]] = []
-        self.steps: list[int] = []
-        self.at, self.act = at, act
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
-
-    def step(self, done: int, total: int, epoch: int, loss: float) -> None:
-        self.steps.append(done)
-        if done == self.at and self.act:
-            self.act()
-
-    def validating(self, advance: int, total: int) -> None:
-        pass
-
-    def epoch(self, row: dict[str, Any], timing: dict[str, Any]) -> None:
-        self.rows.append(row)
-        self.timings.append(timing)
-
-
-def run_to_end(
-    pack: Path, run: Path, *, resume: bool = False, workers: int = 0, cache: str = "none", **given: Any
-) -> Watcher:
-    watcher = Watcher()
-    train(GIVEN | given, pack, run, Execution("cpu", workers, cache, checkpoint_every=1), watcher, resume=resume)
-    return watcher
-
-
-def end_of(run: Path) -> tuple[dict[str, Any], bytes]:
-    """The last checkpoint and the metrics of a run."""
-    return read_checkpoint(checkpoints(run)[0]), (run / "metrics.jsonl").read_bytes()
-
-
-def require_equal(a: Any, b: Any, where: str = "") -> None:
-    """Compare to the bit, all the way down."""
-    assert type(a) is type(b), where
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            require_equal(a[key], b[key], f"{where}/{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), where
-        for place, (x, y) in enumerate(zip(a, b, strict=True)):
-            require_equal(x, y, f"{where}/{place}")
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    else:
-        assert a == b, where
-
-
-@pytest.fixture(scope="module")
-def whole(small_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was never stopped: 3 epochs of 4 steps."""
-    run = tmp_path_factory.mktemp("whole") / "run"
-    run_to_end(small_pack, run)
-    return run
+from tests.runs import GIVEN, Watcher, end_of, require_equal, run_to_end
 
 
 def test_a_run_leaves_what_is_promised(whole: Path, small_pack: Path) -> None:
@@ -133,105 +62,6 @@ def test_epochs_are_timed_beside_the_metrics(small_pack: Path, tmp_path: Path) -
         assert line["pictures_per_second"] == pytest.approx(line["steps"] * 20 / line["seconds"], rel=0.05)
 
 
-def test_a_killed_worker_ends_the_run_with_one_line(small_pack: Path, tmp_path: Path) -> None:
-    def kill() -> None:
-        os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
-
-    execution = Execution(workers=1, checkpoint_every=1)
-    with pytest.raises(HcrError, match=r"^reading batches: worker process \d+ is killed by signal: Killed; if memory"):
-        train(GIVEN, small_pack, tmp_path / "run", execution, Watcher(2, kill), resume=False)
-    assert run_to_end(small_pack, tmp_path / "run", resume=True).steps[-1] == 12
-
-
-@pytest.mark.parametrize("step", [1, 3, 4, 7, 11])
-def test_a_stopped_run_ends_like_one_that_was_not(whole: Path, small_pack: Path, tmp_path: Path, step: int) -> None:
-    run = tmp_path / "run"
-    watcher = Watcher(step, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(Stopped, match=f"stopped by SIGTERM at step {step} of 12; all is saved") as stopped:
-        train(GIVEN, small_pack, run, Execution(), watcher, resume=False)
-    assert stopped.value.exit_code == 75
-    # Other ways of execution on the way: more workers, other checkpoint times, the settings left out.
-    second = Watcher(step + 2, lambda: os.kill(os.getpid(), signal.SIGINT))
-    try:
-        train({}, small_pack, run, Execution(workers=1, checkpoint_every=2), second, resume=True)
-    except Stopped:
-        run_to_end(small_pack, run, resume=True, workers=0)
-    assert second.notes[0] == f"resuming {run} at step {step}" and second.steps[0] == step + 1
-    require_equal(end_of(run), end_of(whole))
-
-
-SCRIPT = """
-import json, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from tests.test_training import GIVEN, Watcher
-from hcr.training import Execution, train
-import torch
-torch.set_num_threads(1)
-execution = Execution(workers=int(sys.argv[4]), checkpoint_every=1)
-train(GIVEN, Path(sys.argv[2]), Path(sys.argv[3]), execution, Watcher(), resume=True)
-"""
-
-
-def test_kill_9_at_random_moments_changes_nothing(whole: Path, small_pack: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    rng = random.Random(1)
-    kills, done = 0, False
-    while not done:
-        command = [
-            sys.executable,
-            "-c",
-            SCRIPT,
-            str(Path(__file__).parents[1]),
-            str(small_pack),
-            str(run),
-            str(kills % 2),
-        ]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE)
-        before = {path.name for path in checkpoints(run)}
-        deadline = time.monotonic() + 60
-        # From the first new checkpoint on, some moment of the next few steps, saving included.
-        while process.poll() is None and {p.name for p in checkpoints(run)} <= before and time.monotonic() < deadline:
-            time.sleep(0.005)
-        time.sleep(rng.uniform(0, 0.25))
-        if process.poll() is None and kills < 4:
-            process.kill()
-            kills += 1
-        _, errors = process.communicate(timeout=100)
-        done = process.returncode == 0
-        assert done or process.returncode == -signal.SIGKILL, errors.decode()
-    assert kills >= 2
-    mine, theirs = end_of(run), end_of(whole)
-    require_equal(mine, theirs)
-
-
-def test_resume_skips_damaged_checkpoints_and_says_why(whole: Path, small_pack: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(whole, tmp_path / "run"))
-    newest = checkpoints(run)[0]
-    newest.write_bytes(newest.read_bytes()[:-1000])
-    watcher = run_to_end(small_pack, run, resume=True)
-    assert "skipped a checkpoint: " in watcher.notes[0] and newest.name in watcher.notes[0]
-    assert watcher.notes[1] == f"resuming {run} at step 11" and watcher.steps == [12]
-    require_equal(end_of(run), end_of(whole))
-
-
-def test_damaged_checkpoints_never_push_out_good_ones(whole: Path, small_pack: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(whole, tmp_path / "run"))
-    for step in (900, 901, 902):
-        (run / f"checkpoints/step-{step:08d}.pt").write_bytes(b"damaged")
-    newest = run / "checkpoints/step-00000012.pt"
-    newest.unlink()
-    run_to_end(small_pack, run, resume=True)
-    require_equal(read_checkpoint(newest), end_of(whole)[0])
-
-
-def test_resume_of_nothing_starts_and_of_a_finished_run_ends(whole: Path, small_pack: Path, tmp_path: Path) -> None:
-    assert run_to_end(small_pack, tmp_path / "new", resume=True).steps[0] == 1
-    before = end_of(whole)
-    assert run_to_end(small_pack, whole, resume=True).steps == []
-    require_equal(end_of(whole), before)
-
-
 def test_what_does_not_fit_the_run_is_refused(whole: Path, small_pack: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has checkpoints; go on with --resume"):
         run_to_end(small_pack, whole)
@@ -261,13 +91,6 @@ def test_a_run_stays_with_its_pack(whole: Path, corpus_folder: Path, tmp_path: P
     pack(corpus, tmp_path / "fewer", PackConfig(size=32, characters=allowed))
     with pytest.raises(DataError, match=r"another charset \(11 characters.*label 0 is"):
         run_to_end(tmp_path / "fewer", whole, resume=True)
-
-
-def test_a_loss_that_is_not_finite_is_never_saved(small_pack: Path, tmp_path: Path) -> None:
-    with pytest.raises(HcrError, match="loss or weights are not finite after step"):
-        run_to_end(small_pack, tmp_path / "run", lr=10.0, weight_decay=10.0, warmup=0.0, epochs=500)
-    for path in checkpoints(tmp_path / "run"):
-        assert all(tensor.isfinite().all() for tensor in read_checkpoint(path)["model"].values())
 
 
 def test_a_pack_without_validation_trains(small_pack: Path, tmp_path: Path) -> None:

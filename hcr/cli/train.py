@@ -3,29 +3,100 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from hcr.cli.common import Command, Meter, choose_device, device_option, meter, note
+from hcr.cli.look_ahead import look_ahead
+
+if TYPE_CHECKING:
+    from hcr.training import StepReport
+
+# The help's sections, each by its first flag.
+SECTIONS = {
+    "data": "What to train",
+    "arch": "Settings (default < recipe < flag; a run that goes on keeps its own)",
+    "device": "How to run (may change from start to start)",
+    "dry_run": "Before training",
+    "debug": "Other",
+}
+SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-@click.command(cls=Command)
+class _Command(Command):
+    """A command whose help has sections."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        title = ""
+        for parameter in self.get_params(ctx):
+            title = SECTIONS.get(parameter.name or "", title)
+            if record := parameter.get_help_record(ctx):
+                sections.setdefault(title, []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+class _Every(click.ParamType):
+    """Steps, as 500 or 500steps, to an int; a time, as 30s, 10m or 2h, to seconds as a float."""
+
+    name = "every"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | float:
+        found = re.fullmatch(r"(\d+)(?:steps?)?|(\d+(?:\.\d+)?)([smh])", value)
+        if not found or not float(found[1] or found[2]):
+            self.fail(f"{value!r}: expected steps as 500, or a time as 30s, 10m or 2h", param, ctx)
+        return int(found[1]) if found[1] else float(found[2]) * SECONDS[found[3]]
+
+
+@click.command(cls=_Command)
 @click.option("--data", type=click.Path(path_type=Path), help="The pack.  [default: the only one in data/packed]")
 @click.option("--run", "name", help="Name of the run, a folder in artifacts/.  [default: <pack>-<arch>]")
-@click.option("--recipe", type=click.Path(path_type=Path), help="TOML file of settings; flags go before it.")
-@click.option("--arch", default="efficientnet_v2_s", show_default=True, help="efficientnet_v2_s, or compact for a CPU.")
+@click.option("--recipe", type=click.Path(path_type=Path), help="TOML file of settings.")
+@click.option("--init", metavar="RUN|FILE", help="Begin with the weights of a run (its best ones) or checkpoint file.")
+@click.option("--resume", is_flag=True, help="Go on from the newest valid checkpoint; start where there is none.")
+@click.option(
+    "--arch",
+    default="efficientnet_v2_s",
+    show_default=True,
+    help="Or efficientnet_v2_s_stride1, compact (for a CPU), vgg19_bn, timm:NAME.",
+)
 @click.option("--size", type=int, help="Pixels a side, from 32.  [default: the pack's]")
 @click.option("--epochs", type=int, default=20, show_default=True, help="Passes over the training split.")
-@click.option("--batch-size", type=int, help="Pictures a step.  [default: 256 on CUDA, 64 on a CPU]")
-@click.option("--lr", type=float, default=2e-3, show_default=True, help="Highest learning rate.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of first weights, order and augmentation.")
+@click.option("--batch-size", type=int, help="Pictures a step, of all processes.  [default: 256 on CUDA, 64 on a CPU]")
 @click.option(
-    "--workers", type=click.IntRange(0), help="Processes that read batches.  [default: 4 on CUDA, 1 on a CPU]"
+    "--accumulate", type=int, default=1, show_default=True, help="Parts of a step, where memory is too short for it."
 )
+@click.option("--lr", type=float, default=2e-3, show_default=True, help="Highest learning rate.")
+@click.option(
+    "--schedule",
+    type=click.Choice(["cosine", "plateau"]),
+    default="cosine",
+    show_default=True,
+    help="Plateau: half the rate when the val loss stays.",
+)
+@click.option("--warmup", type=float, default=0.1, show_default=True, help="Share of the steps in which it rises.")
+@click.option("--weight-decay", type=float, default=0.05, show_default=True, help="AdamW's; 0 is Adam.")
+@click.option("--clip", type=float, default=0.0, show_default=True, help="Greatest norm of the gradients; 0: any.")
+@click.option("--label-smoothing", type=float, default=0.1, show_default=True, help="Share spread over all classes.")
+@click.option("--ema-decay", type=float, default=0.999, show_default=True, help="Of the averaged weights; 0: the last.")
+@click.option("--augmentation/--no-augmentation", default=True, show_default=True, help="Distort training pictures.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    help="Of convolutions and products.  [default: bf16 where the hardware has it, else fp32]",
+)
+@click.option("--sync-bn", is_flag=True, help="Batch norm over the pictures of all processes (CUDA).")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of first weights, order, augmentation, dropout.")
+@device_option
+@click.option("--workers", type=click.IntRange(0), help="Processes that read.  [default: 4 on CUDA, 1 on a CPU]")
 @click.option(
     "--cache",
     type=click.Choice(["none", "ram", "device"]),
@@ -33,14 +104,19 @@ from hcr.cli.common import Command, Meter, choose_device, device_option, meter, 
     show_default=True,
     help="Hold all pictures in memory (ram), or on the device.",
 )
-@device_option
 @click.option(
     "--checkpoint-every",
-    type=click.IntRange(1),
-    metavar="STEPS",
-    help="Steps between checkpoints.  [default: ten minutes]",
+    type=_Every(),
+    default="10m",
+    show_default=True,
+    metavar="STEPS|TIME",
+    help="Between checkpoints: 500 (steps), 30s, 10m, 2h.",
 )
-@click.option("--resume", is_flag=True, help="Go on from the newest valid checkpoint; start where there is none.")
+@click.option("--compile", is_flag=True, help="Let torch.compile make the kernels.")
+@click.option("--deterministic", is_flag=True, help="The same bits each time on CUDA, too; slower.")
+@click.option("--tensorboard", is_flag=True, help="Write metrics for TensorBoard, too.")
+@click.option("--dry-run", is_flag=True, help="Show settings, memory and steps; train and write nothing.")
+@click.option("--find-batch", is_flag=True, help="Try batch sizes on the GPU: speed and memory; train nothing.")
 @click.pass_context
 def main(
     ctx: click.Context,
@@ -48,40 +124,64 @@ def main(
     data: Path | None,
     name: str | None,
     recipe: Path | None,
+    init: str | None,
+    resume: bool,
     device: str,
     workers: int | None,
     cache: str,
-    checkpoint_every: int | None,
-    resume: bool,
+    checkpoint_every: int | float,
+    compile: bool,
+    deterministic: bool,
+    tensorboard: bool,
+    dry_run: bool,
+    find_batch: bool,
     **settings: Any,
 ) -> None:
     """Train a network on a pack.
 
-    Writes artifacts/<run>: run.json, metrics.jsonl and checkpoints. Ctrl-C and SIGTERM save and stop (exit code 75);
-    the same command with --resume goes on exactly where it stopped.
+    Writes artifacts/<run>: run.json, first-batch.png, metrics, curves.svg and checkpoints. Ctrl-C and SIGTERM save and
+    stop (exit code 75); the same command with --resume goes on exactly where it stopped. torchrun starts it on many
+    GPUs.
 
     \b
     hcr-train --resume
     hcr-train --data data/packed/real-64 --run real --arch compact
+    hcr-train --run tuned --init real --epochs 3 --lr 2e-4
+    torchrun --nproc-per-node 2 -m -- hcr.cli.train --run real --resume
     """
+    if deterministic:
+        # cuBLAS reads it when CUDA starts.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     from hcr.config import read_recipe
     from hcr.layout import ARTIFACTS, find_pack, pack_of
     from hcr.training import Execution, TrainConfig, train
 
     given = read_recipe(recipe, TrainConfig) if recipe else {}
+    sources = dict.fromkeys(given, "recipe")
     for key, value in settings.items():
         if ctx.get_parameter_source(key) is ParameterSource.COMMANDLINE:
-            given[key] = value
+            given[key], sources[key] = value, "flag"
     pack = data or (name and pack_of(ARTIFACTS / name)) or find_pack(None)
     device = choose_device(device)
     cuda = device == "cuda"
-    run = ARTIFACTS / (name or f"{pack.name}-{given.get('arch', settings['arch'])}")
+    run = ARTIFACTS / (name or f"{pack.name}-{given.get('arch', settings['arch']).replace(':', '-')}")
     if workers is None:
         workers = min(4, os.cpu_count() or 1) if cuda else 1
-    execution = Execution(device, workers, cache, checkpoint_every)
-    click.echo(f"training {run} on {pack}, {device}", err=True)
+    execution = Execution(device, workers, cache, checkpoint_every, compile, deterministic, tensorboard)
+    start: dict[str, Any] = {"resume": resume, "init": _weights(init) if init else None}
+    # torchrun starts many processes, and the first one speaks.
+    first = os.environ.get("RANK", "0") == "0"
     with meter("train", " steps") as steps, meter("validate", " pictures") as pictures:
-        summary = train(given, pack, run, execution, _Screen(steps, pictures), resume=resume)
+        screen = _Screen(steps, pictures)
+        if dry_run or find_batch:
+            if first:
+                look_ahead(given, pack, run, execution, screen, sources, find_batch=find_batch, **start)
+            return
+        if first:
+            click.echo(f"training {run} on {pack}, {device}", err=True)
+        summary = train(given, pack, run, execution, screen, **start)
+    if not first:
+        return
     if summary.best is None:
         click.echo(f"{run}: done after {summary.steps:,} steps; the pack has no val split to judge it by")
     else:
@@ -93,20 +193,42 @@ def main(
     click.echo(f"next: hcr-eval --run {shlex.quote(run.name)} --data {shlex.quote(str(pack))}")
 
 
+def _weights(init: str) -> Path:
+    """Find the checkpoint that --init names: a file, or a run's best one."""
+    from hcr.layout import find_checkpoint
+
+    return Path(init) if "/" in init or init.endswith(".pt") else find_checkpoint(init)
+
+
 class _Screen:
     """Shows a run on stderr: bars, and a line an epoch."""
 
     def __init__(self, steps: Meter, pictures: Meter) -> None:
         self.steps, self.pictures = steps, pictures
+        self._epoch = self._first = 0
+        self._began = 0.0
 
     def note(self, message: str) -> None:
         note(message)
 
-    def step(self, done: int, total: int, epoch: int, loss: float) -> None:
-        if not self.steps.done:
-            self.steps.start = done - 1
-        self.steps.about = f"epoch {epoch}, loss {loss:.3f}"
-        self.steps(1, total)
+    def step(self, report: StepReport) -> None:
+        if report.step != self.steps.done + 1:
+            # A run that goes on, or that went back.
+            self.steps.close()
+            self.steps.start = report.step - 1
+        self.steps.about = (
+            f"epoch {report.epoch}, loss {report.loss:.3f}, top-1 {report.top1:.1%}{self._speed(report)}, "
+            f"{report.data_wait:.1%} waiting for data"
+        )
+        self.steps(1, report.total)
+
+    def _speed(self, report: StepReport) -> str:
+        """Say the pictures a second since the first step of the epoch, which may have been a slow one."""
+        now = time.monotonic()
+        if report.epoch != self._epoch or report.step <= self._first:
+            self._epoch, self._first, self._began = report.epoch, report.step, now
+            return ""
+        return f", {(report.step - self._first) * report.pictures / (now - self._began):,.0f} pictures/s"
 
     def validating(self, advance: int, total: int) -> None:
         self.pictures(advance, total)
@@ -119,3 +241,7 @@ class _Screen:
             f"top-1 {row['train_top1']:.2%}{judged}; {timing['pictures_per_second']:,.0f} pictures a second, "
             f"{timing['data_wait']:.1%} of the time waiting for data"
         )
+
+
+if __name__ == "__main__":
+    main()

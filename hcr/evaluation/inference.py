@@ -25,7 +25,6 @@ from hcr.evaluation.metrics import Predictions, summarise
 from hcr.evaluation.partial import PARTIAL, Partial
 from hcr.feed.loader import Loader
 from hcr.feed.order import SequentialBatches
-from hcr.feed.stream import worker_errors
 from hcr.models import Recognizer, load_recognizer, read_checkpoint
 from hcr.pack.store import PackReader, open_pack
 from hcr.progress import Progress, silent
@@ -82,7 +81,7 @@ def evaluate(
     """
     labels = labels_in(model.charset, open_pack(loader.path).charset)
     parts: list[Predictions] = []
-    with torch.inference_mode(), worker_errors():
+    with torch.inference_mode():
         for batch in loader:
             images = condition(batch.images, batch.index) if condition else batch.images
             with torch.autocast("cuda", torch.bfloat16, enabled=loader.device == "cuda"):

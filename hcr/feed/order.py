@@ -21,13 +21,15 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
 
 
 class TrainingBatches:
-    """A batch sampler: the index batches int64[batch_size] of one epoch, from `start` (a step within it) on.
+    """A batch sampler: the index batches of one epoch, from `start` (a step within it) on.
 
-    Set `epoch` and `start` before each pass.
+    Of `world` processes, number `rank` gets every world-th sample of each batch of `batch_size`: int64[share]. So any
+    number of processes sees the same samples in the same steps. Set `epoch` and `start` before each pass.
     """
 
-    def __init__(self, n: int, batch_size: int, seed: int) -> None:
-        self.n, self.batch_size, self.seed = n, batch_size, seed
+    def __init__(self, n: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        self.n, self.batch_size, self.seed, self.rank, self.world = n, batch_size, seed, rank, world
+        self.share = _share(batch_size, rank, world)
         self.epoch = self.start = 0
 
     def __len__(self) -> int:
@@ -36,18 +38,30 @@ class TrainingBatches:
     def __iter__(self) -> Iterator[np.ndarray]:
         order = epoch_order(self.n, self.seed, self.epoch)
         for step in range(self.start, steps_per_epoch(self.n, self.batch_size)):
-            yield order[step * self.batch_size : (step + 1) * self.batch_size]
+            yield order[step * self.batch_size : (step + 1) * self.batch_size][self.rank :: self.world]
 
 
 class SequentialBatches:
-    """A batch sampler for evaluation: every sample once, in the pack's order, the last batch short."""
+    """A batch sampler for evaluation: every sample once, in the pack's order, the last batch short.
 
-    def __init__(self, n: int, batch_size: int) -> None:
-        self.n, self.batch_size = n, batch_size
+    Of `world` processes, number `rank` gets every world-th sample; the last batch may have none for some.
+    """
+
+    def __init__(self, n: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
+        self.n, self.batch_size, self.rank, self.world = n, batch_size, rank, world
+        self.share = _share(batch_size, rank, world)
 
     def __len__(self) -> int:
-        return -(-self.n // self.batch_size)
+        whole, rest = divmod(self.n, self.batch_size)
+        return whole + (rest > self.rank)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for start in range(0, self.n, self.batch_size):
-            yield np.arange(start, min(start + self.batch_size, self.n))
+            index = np.arange(start, min(start + self.batch_size, self.n))[self.rank :: self.world]
+            if len(index):
+                yield index
+
+
+def _share(batch_size: int, rank: int, world: int) -> int:
+    """Count the samples of a full batch that a process gets."""
+    return len(range(rank, batch_size, world))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import mmap
-import shutil
 import tempfile
 import weakref
 from collections import deque
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from hcr.errors import HcrError
+from hcr.files import free_bytes
 
 
 class Ring:
@@ -104,12 +104,17 @@ def _close_all() -> None:
         ring.close()
 
 
-def _require_room(wanted: int) -> None:
-    """Refuse what would end in SIGBUS: multiprocessing's memory is a file in /dev/shm, else in the temporary folder."""
+def free_shared_memory() -> dict[Path, int]:
+    """Give the free bytes of each place of multiprocessing's memory: /dev/shm, else the temporary folder."""
     folders = [folder for folder in (Path("/dev/shm"), Path(tempfile.gettempdir())) if folder.is_dir()]
-    free = [shutil.disk_usage(folder).free for folder in folders]
-    if max(free) < 2 * wanted:
-        found = ", ".join(f"{folder} {room:,}" for folder, room in zip(folders, free, strict=True))
+    return {folder: free_bytes(folder) for folder in folders}
+
+
+def _require_room(wanted: int) -> None:
+    """Refuse what would end in SIGBUS."""
+    free = free_shared_memory()
+    if max(free.values()) < 2 * wanted:
+        found = ", ".join(f"{folder} {room:,}" for folder, room in free.items())
         raise HcrError(
             f"shared memory for batches: {wanted:,} bytes and as many to spare, found {found} free: "
             "make room (containers: --shm-size), or use fewer --workers or a smaller --batch-size"

@@ -8,11 +8,10 @@ through the pipe, which is slower and takes no shared memory.
 from __future__ import annotations
 
 import os
-import re
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from hcr.errors import DataError, HcrError
 from hcr.feed.gather import Pictures, pictures_of
 from hcr.feed.order import SequentialBatches, TrainingBatches
-from hcr.feed.ring import Ring
+from hcr.feed.ring import Ring, free_shared_memory
 from hcr.pack.store import open_pack
 
 # Batches that each worker is asked for ahead of time.
@@ -34,6 +33,10 @@ HELD = 6
 
 Task = tuple[int | None, np.ndarray]
 Answer = int | np.ndarray | DataError
+
+
+class WorkerError(HcrError):
+    """A process that read batches is gone; another pass from the next step on starts new ones."""
 
 
 class Stream:
@@ -46,35 +49,45 @@ class Stream:
         self._running: tuple[Ring, _Tasks, DataLoader[Answer]] | None = None
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Give (index int64[B], images uint8[B, 1, S, S]), one pass. Raises: DataError, HcrError for a dead worker."""
+        """Give (index int64[B], images uint8[B, 1, S, S]), one pass. Raises: DataError, WorkerError."""
         try:
-            with worker_errors():
-                yield from self._pass()
-        except HcrError as error:
-            # Some workers may be gone and the others still write: the next pass starts anew. The frames that the error
-            # came through would keep them alive as long as somebody keeps the error.
+            yield from self._pass()
+        except Exception:
+            # Some workers may be gone and the others still write: the next pass starts anew.
             if self._running:
                 self._running[0].close()
             self._running = None
-            raise error.with_traceback(None) from None
+            raise
 
     def _pass(self) -> Iterator[tuple[np.ndarray, Tensor]]:
         ring, tasks, loader = self._running = self._running or self._start()
-        answers: Iterator[Answer] = iter(loader)
-        if self.pin_memory:
-            ring.pin()
-        for answer in answers:
-            slot, index = tasks.sent.popleft()
-            if isinstance(answer, DataError):
-                raise answer
-            if slot is None:
-                images = torch.from_numpy(answer)
-                yield index, images.pin_memory() if self.pin_memory else images
-            else:
-                yield index, ring.lend(slot, len(index))
+        try:
+            answers = _without_alarm(loader)
+            if self.pin_memory:
+                ring.pin()
+            for answer in answers:
+                slot, index = tasks.sent.popleft()
+                if isinstance(answer, DataError):
+                    raise answer
+                if slot is None:
+                    images = torch.from_numpy(answer)
+                    yield index, images.pin_memory() if self.pin_memory else images
+                else:
+                    yield index, ring.lend(slot, len(index))
+        except (RuntimeError, ConnectionError, EOFError):
+            # Whose error it is shows in whether workers are gone.
+            fate = _fate(loader)
+            if fate is None:
+                raise
+            free = ", ".join(f"{room:,} bytes free in {folder}" for folder, room in free_shared_memory().items())
+            message = f"reading batches: {fate} ({free}); if memory ran out, use fewer --workers"
+        else:
+            return
+        # Not from within: the frames that torch's error came through would keep the workers alive with it.
+        raise WorkerError(message)
 
     def _start(self) -> tuple[Ring, _Tasks, DataLoader[Answer]]:
-        ring = Ring(self.workers * AHEAD + HELD, self.batches.batch_size, open_pack(self.path).size)
+        ring = Ring(self.workers * AHEAD + HELD, self.batches.share, open_pack(self.path).size)
         tasks = _Tasks(self.batches, ring)
         loader = DataLoader(
             _Reader(self.path, ring),
@@ -151,21 +164,26 @@ def _leave_signals_to_the_parent(worker: int) -> None:
     signal.signal(signal.SIGTERM, end)
 
 
-@contextmanager
-def worker_errors() -> Iterator[None]:
-    """Turn torch's report of a dead worker, which can come up anywhere in the main thread, into an HcrError."""
-    try:
-        yield
-        return
-    except RuntimeError as error:
-        # Only the first of a chain names the signal: torch replaces it where it waits for a batch, or writes a file.
-        chain: list[BaseException] = [error]
-        while inner := chain[-1].__cause__ or chain[-1].__context__:
-            chain.append(inner)
-        pattern = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*?)\.?\s*$", re.DOTALL)
-        found = next(filter(None, (pattern.match(str(each)) for each in reversed(chain))), None)
-        if found is None:
-            raise
-    # Outside of the handler: torch's error would come along, and its frames with it.
-    fate = " ".join(found[2].split())
-    raise HcrError(f"reading batches: worker process {found[1]} {fate}; if memory ran out, use fewer --workers")
+def _without_alarm(loader: DataLoader[Answer]) -> Iterator[Answer]:
+    """Start a pass, but leave SIGCHLD as it is.
+
+    torch's handler raises in the main thread wherever that is when a worker dies, in the middle of a step, too. Without
+    it the death is found where a batch is waited for, five seconds later at most.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    answers = iter(loader)
+    signal.signal(signal.SIGCHLD, before)
+    return answers
+
+
+def _fate(loader: Any) -> str | None:
+    """Say which of a loader's workers have ended, and how; None where all live."""
+    fates = []
+    for worker in loader._iterator._workers:
+        if not worker.is_alive():
+            code = worker.exitcode
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+            fates.append(f"worker process {worker.pid} {how}")
+    return ", ".join(fates) or None

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from hcr.charset import Charset
-from hcr.errors import DataError
+from hcr.errors import DataError, UsageError
 from hcr.glyph import PREPROCESSING
 from hcr.models.recognizer import Recognizer
 
@@ -53,17 +53,26 @@ def read_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
 def load_recognizer(path: Path, device: str = "cpu") -> Recognizer:
     """Load the model of a checkpoint in eval mode: its averaged weights (EMA).
 
-    Raises: DataError as `read_checkpoint` does, and where its preprocessing or weights do not fit this program.
+    Raises: DataError as `read_checkpoint` does, and where its preprocessing or weights do not fit this program;
+    UsageError where this program, or this installation, has no such network.
     """
     content = read_checkpoint(path, device)
+    require_preprocessing(content, path)
+    try:
+        model = Recognizer(content["arch"], Charset(content["characters"]), content["size"]).to(device)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    load_weights(model, content["ema"], path)
+    return model.eval()
+
+
+def require_preprocessing(content: dict[str, Any], path: Path) -> None:
+    """Refuse a checkpoint whose pictures were made another way. Raises: DataError with both ways."""
     if content["preprocessing"] != PREPROCESSING:
         raise DataError(
             f"{path}: trained on pictures prepared by {content['preprocessing']}, "
             f"this program prepares by {PREPROCESSING}"
         )
-    model = Recognizer(content["arch"], Charset(content["characters"]), content["size"]).to(device)
-    load_weights(model, content["ema"], path)
-    return model.eval()
 
 
 def load_weights(model: torch.nn.Module, state: dict[str, Any], path: Path) -> None:

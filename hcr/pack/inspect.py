@@ -10,7 +10,8 @@ import numpy as np
 
 from hcr.errors import DataError, UsageError
 from hcr.layout import find_pack, splits_of
-from hcr.pack.store import PackReader, digest_of, open_pack
+from hcr.pack.store import PackReader, open_pack
+from hcr.pack.writer import digest_of
 from hcr.progress import Progress, silent
 
 

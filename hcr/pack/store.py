@@ -13,12 +13,11 @@ Keys (integers little-endian; docs/formats.md says more):
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +139,8 @@ class PackReader:
         self.labels = self._array(b"labels")
         self.writers = self._array(b"writers")
         self.digest: str = self.meta["digest"]
-        self._blocks: list[np.ndarray | None] = [None] * -(-len(self) // self.block_size)
+        # Not the views themselves: small objects that stay keep the allocator from reusing the room of batches.
+        self._checked = bytearray(-(-len(self) // self.block_size))
 
     def _read_meta(self) -> dict[str, Any]:
         again = "make it again with hcr-data pack"
@@ -184,9 +184,6 @@ class PackReader:
 
         Raises: DataError naming the block, for a wrong checksum or length.
         """
-        known = self._blocks[number]
-        if known is not None:
-            return known
         key = block_key(number)
         count = min(self.block_size, len(self) - number * self.block_size)
         expected = count * self.size * self.size
@@ -196,15 +193,21 @@ class PackReader:
             raise DataError(
                 f"{self.path}: key {key.decode()}: {found}, expected {expected + 4} bytes; make the pack again"
             )
-        found_checksum, checksum = zlib.crc32(raw[:expected]), int.from_bytes(raw[expected:], "little")
-        if found_checksum != checksum:
-            raise DataError(
-                f"{self.path}: key {key.decode()}: CRC32 {found_checksum:08x}, expected {checksum:08x}: damaged; "
-                "make the pack again"
-            )
-        view = np.frombuffer(raw, np.uint8, expected).reshape(count, self.size, self.size)
-        self._blocks[number] = view
-        return view
+        if not self._checked[number]:
+            found_checksum, checksum = zlib.crc32(raw[:expected]), int.from_bytes(raw[expected:], "little")
+            if found_checksum != checksum:
+                raise DataError(
+                    f"{self.path}: key {key.decode()}: CRC32 {found_checksum:08x}, expected {checksum:08x}: damaged; "
+                    "make the pack again"
+                )
+            self._checked[number] = 1
+        return np.frombuffer(raw, np.uint8, expected).reshape(count, self.size, self.size)
+
+    def touch(self, numbers: Sequence[int]) -> None:
+        """Bring blocks into memory, as several threads may at once: py-lmdb touches the pages without the GIL."""
+        with suppress(lmdb.Error), self._env.begin(buffers=True) as transaction:
+            for number in numbers:
+                transaction.get(block_key(number))
 
     def pictures(self, indices: np.ndarray, out: np.ndarray) -> None:
         """Copy the pictures at `indices` int64[B] into `out` uint8[B, S, S], in their order."""
@@ -228,11 +231,11 @@ class PackReader:
     @property
     def block_count(self) -> int:
         """The number of blocks, the last of which may be short."""
-        return len(self._blocks)
+        return len(self._checked)
 
     def close(self) -> None:
         """Close the file; views of blocks must not be used after."""
-        self._blocks = []
+        self._checked = bytearray()
         self._transaction.abort()
         self._env.close()
 
@@ -275,15 +278,6 @@ def _check_length(env: lmdb.Environment, path: Path) -> None:
     found = path.stat().st_size
     if found < expected:
         raise DataError(f"{path}: cut short: {found} bytes, expected {expected}; make it again with hcr-data pack")
-
-
-def digest_of(checksums: Iterable[bytes], labels: np.ndarray, writers: np.ndarray, characters: str) -> str:
-    """Give a pack's digest: of the blocks' CRC32s as they are stored, uint16[N] labels and writers, and characters."""
-    digest = hashlib.sha256(b"".join(checksums))
-    for values in (labels, writers):
-        digest.update(values.astype("<u2").tobytes())
-    digest.update(characters.encode())
-    return digest.hexdigest()[:16]
 
 
 def block_key(number: int) -> bytes:

@@ -10,8 +10,10 @@ Keys beside the format's own, gone when the file is finished:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import numpy as np
 
 from hcr.errors import DataError
 from hcr.glyph import PREPROCESSING
-from hcr.pack.store import BLOCK, FORMAT, VERSION, WritableFile, block_key, digest_of, origin_key
+from hcr.pack.store import BLOCK, FORMAT, VERSION, WritableFile, block_key, origin_key
 
 
 class PackWriter:
@@ -136,6 +138,15 @@ class PackWriter:
     def close(self) -> None:
         """Close the file; what was not committed is lost."""
         self._file.close()
+
+
+def digest_of(checksums: Iterable[bytes], labels: np.ndarray, writers: np.ndarray, characters: str) -> str:
+    """Give a pack's digest: of the blocks' CRC32s as they are stored, uint16[N] labels and writers, and characters."""
+    digest = hashlib.sha256(b"".join(checksums))
+    for values in (labels, writers):
+        digest.update(values.astype("<u2").tobytes())
+    digest.update(characters.encode())
+    return digest.hexdigest()[:16]
 
 
 def _state_key(number: int) -> bytes:

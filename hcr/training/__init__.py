@@ -1,7 +1,8 @@
 """Training: a config and a pack in, a run folder with checkpoints out."""
 
 from hcr.training.config import Execution, TrainConfig
-from hcr.training.loop import TrainSummary, train
-from hcr.training.observer import Observer
+from hcr.training.loop import TrainSummary
+from hcr.training.observer import Observer, StepReport
+from hcr.training.run import train
 
-__all__ = ["Execution", "Observer", "TrainConfig", "TrainSummary", "train"]
+__all__ = ["Execution", "Observer", "StepReport", "TrainConfig", "TrainSummary", "train"]

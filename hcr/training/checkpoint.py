@@ -27,6 +27,9 @@ def save(run: Path, step: int, content: dict[str, Any], *, best: bool) -> Path:
     Raises: OSError where it cannot be written; the older checkpoints are then as they were.
     """
     path = run / "checkpoints" / f"step-{step:08d}.pt"
+    # What a process left behind that was killed while it wrote; only one at a time trains a run.
+    for left in path.parent.glob(".*.tmp"):
+        left.unlink()
     with atomic_write(path) as file:
         torch.save({"format": FORMAT, "version": VERSION, "step": step, **content}, file)
     if best:

@@ -11,16 +11,25 @@ import torch
 from hcr.errors import UsageError
 from hcr.models import require_arch
 
+# Pictures a step where nobody says. On a CPU a step of 256 would take half a minute, and a stop waits for its end.
+CUDA_BATCH, CPU_BATCH = 256, 64
+CHOICES = {"schedule": ("cosine", "plateau"), "precision": ("fp32", "bf16", "fp16")}
+
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Settings of a run; how it is executed (device, workers, checkpoint times) stands elsewhere and may change.
 
     arch: a backbone's name. size: pixels a side, the pack's. epochs: passes over the training split.
-    batch_size: pictures a step. lr: the highest learning rate. seed: of order, augmentation and first weights.
-    weight_decay: AdamW's, not on norms and biases. label_smoothing: share of the target spread over all classes.
-    warmup: share of the steps in which lr rises. ema_decay: of the averaged weights, which are validated and released.
-    augmentation: distort training pictures.
+    batch_size: pictures a step, over all processes. accumulate: parts in which each process computes its pictures of a
+    step, one after the other, where memory is short; batch norm sees a part at a time.
+    lr: the highest learning rate. schedule: "cosine", or "plateau", which halves the rate when the validation loss no
+    longer falls. warmup: share of the steps in which lr rises (cosine).
+    weight_decay: AdamW's, not on norms and biases; 0 makes it Adam. clip: the greatest norm of a step's gradients; 0:
+    no limit. label_smoothing: share of the target spread over all classes.
+    ema_decay: of the averaged weights, which are validated and released; 0 for the last weights as they are.
+    augmentation: distort training pictures. precision: in which convolutions and products are computed.
+    sync_bn: batch norm over all processes' pictures (CUDA). seed: of order, augmentation, dropout and first weights.
 
     Raises: UsageError for a value out of its range.
     """
@@ -29,13 +38,18 @@ class TrainConfig:
     size: int = 64
     epochs: int = 20
     batch_size: int = 256
+    accumulate: int = 1
     lr: float = 2e-3
-    seed: int = 0
-    weight_decay: float = 0.05
-    label_smoothing: float = 0.1
+    schedule: str = "cosine"
     warmup: float = 0.1
+    weight_decay: float = 0.05
+    clip: float = 0.0
+    label_smoothing: float = 0.1
     ema_decay: float = 0.999
     augmentation: bool = True
+    precision: str = "fp32"
+    sync_bn: bool = False
+    seed: int = 0
 
     def __post_init__(self) -> None:
         require_arch(self.arch)
@@ -43,16 +57,21 @@ class TrainConfig:
             ("size", 32, 256),
             ("epochs", 1, 10_000),
             ("batch_size", 2, 65_536),
+            ("accumulate", 1, 1024),
             ("lr", 1e-8, 10.0),
-            ("seed", 0, 1 << 31),
-            ("weight_decay", 0.0, 10.0),
-            ("label_smoothing", 0.0, 0.9),
             ("warmup", 0.0, 0.9),
+            ("weight_decay", 0.0, 10.0),
+            ("clip", 0.0, 1e6),
+            ("label_smoothing", 0.0, 0.9),
             ("ema_decay", 0.0, 0.99999),
+            ("seed", 0, 1 << 31),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise UsageError(f"{name.replace('_', '-')} {value}: expected {low} to {high}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise UsageError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(choices)}")
 
 
 @dataclass(frozen=True)
@@ -60,20 +79,26 @@ class Execution:
     """How a run is executed: nothing here changes what it learns (beyond a device's rounding).
 
     workers: processes that read batches. cache: hold the pack's pictures in memory ("ram") or on the device ("device").
-    checkpoint_every: steps between checkpoints; None: ten minutes.
+    checkpoint_every: steps between checkpoints (int), or seconds (float).
+    compile: let torch.compile make the network's kernels. deterministic: let CUDA take only kernels that give the same
+    bits each time. tensorboard: write the metrics as TensorBoard events, too.
     """
 
     device: str = "cpu"
     workers: int = 2
     cache: str = "none"
-    checkpoint_every: int | None = None
+    checkpoint_every: int | float = 600.0
+    compile: bool = False
+    deterministic: bool = False
+    tensorboard: bool = False
 
-    def has_bfloat16(self) -> bool:
-        """Tell whether the device multiplies bfloat16 in hardware, which makes a training step faster."""
-        if self.device == "cuda":
-            return True
+    def usual(self) -> dict[str, Any]:
+        """Give the settings that depend on the device where nobody chose them."""
+        cuda = self.device == "cuda"
         found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # absent from older releases
-        return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+        # Only where bfloat16 is multiplied in hardware does it make a step faster.
+        fast = cuda or found.get("avx512_bf16") or found.get("amx_bf16")
+        return {"batch_size": CUDA_BATCH if cuda else CPU_BATCH, "precision": "bf16" if fast else "fp32"}
 
 
 def config_for(given: dict[str, Any], started: dict[str, Any] | None) -> TrainConfig:

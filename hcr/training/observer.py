@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Where a run stands after a step.
+
+    step, total: steps taken, and those of the whole run. pictures: of a step, in all processes together.
+    epoch: the present one, from 1.
+    loss, top1: means of the epoch's training pictures so far (of this process). data_wait: share of the time since the
+    epoch began in which the device waited for batches.
+    """
+
+    step: int
+    total: int
+    pictures: int
+    epoch: int
+    loss: float
+    top1: float
+    data_wait: float
 
 
 class Observer(Protocol):
@@ -11,11 +31,27 @@ class Observer(Protocol):
     def note(self, message: str) -> None:
         """Hear something worth knowing: a resume, a skipped checkpoint, an estimate."""
 
-    def step(self, done: int, total: int, epoch: int, loss: float) -> None:
-        """Hear that `done` of `total` steps are taken; `loss` is the mean of epoch `epoch` (from 1) so far."""
+    def step(self, report: StepReport) -> None:
+        """Hear that a step is taken."""
 
     def validating(self, advance: int, total: int) -> None:
         """Hear that `advance` more of `total` validation samples are judged."""
 
     def epoch(self, row: dict[str, Any], timing: dict[str, Any]) -> None:
         """Hear that an epoch ended; `row` is its line of metrics.jsonl, `timing` its line of timings.jsonl."""
+
+
+class Deaf:
+    """An observer that hears nothing: that of every process but the first."""
+
+    def note(self, message: str) -> None:
+        pass
+
+    def step(self, report: StepReport) -> None:
+        pass
+
+    def validating(self, advance: int, total: int) -> None:
+        pass
+
+    def epoch(self, row: dict[str, Any], timing: dict[str, Any]) -> None:
+        pass

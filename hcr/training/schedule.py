@@ -1,8 +1,12 @@
-"""The learning rate and the averaging rate as pure functions of the step: nothing of them needs saving."""
+"""The learning rate and the averaging rate as functions of the step, and of validation losses where these decide."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+
+# Of the plateau schedule, as in the tutorial that this project began with.
+PATIENCE, FACTOR = 2, 0.5
 
 
 def learning_rate(step: int, total: int, peak: float, warmup: float) -> float:
@@ -17,3 +21,24 @@ def learning_rate(step: int, total: int, peak: float, warmup: float) -> float:
 def ema_rate(step: int, decay: float) -> float:
     """Give the share of the newest weights in the average: large at first, or a short run would average its start."""
     return 1 - min(decay, (1 + step) / (10 + step))
+
+
+@dataclass
+class Plateau:
+    """Halves the rate when the validation loss has not fallen for more than `PATIENCE` epochs.
+
+    factor: of the rate. best: the lowest loss, None before the first epoch. waited: epochs since then.
+    """
+
+    factor: float = 1.0
+    best: float | None = None
+    waited: int = 0
+
+    def see(self, loss: float) -> None:
+        """Take in an epoch's validation loss."""
+        if self.best is None or loss < self.best:
+            self.best, self.waited = loss, 0
+        else:
+            self.waited += 1
+        if self.waited > PATIENCE:
+            self.factor, self.waited = self.factor * FACTOR, 0

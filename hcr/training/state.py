@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hcr.charset import Charset
 from hcr.glyph import PREPROCESSING
 from hcr.models import Recognizer
 from hcr.models.weights import load_weights
 from hcr.training.config import TrainConfig
-from hcr.training.schedule import ema_rate
+from hcr.training.ranks import Ranks
+from hcr.training.schedule import Plateau, ema_rate
 
 
 @dataclass
@@ -22,11 +22,27 @@ class Tally:
     """Sums over the training steps of the current epoch, kept on the device so that no step waits for them."""
 
     loss: float | Tensor = 0.0
-    correct: int | Tensor = 0
-    samples: int = 0
+    correct: float | Tensor = 0.0
+    samples: float = 0.0
 
-    def plain(self) -> dict[str, float]:
-        return {"loss": float(self.loss), "correct": int(self.correct), "samples": self.samples}
+    @classmethod
+    def of(cls, saved: dict[str, list[float]], ranks: Ranks) -> Tally:
+        """Take this process's sums out of a checkpoint; of another number of processes, the first takes all."""
+        rows = [row if len(row) == ranks.world else [sum(row)] + [0.0] * ranks.world for row in saved.values()]
+        return cls(*(row[ranks.rank] for row in rows))
+
+
+@dataclass
+class Faults:
+    """Steps whose loss or gradients were not finite, and what was done about them.
+
+    skipped: steps left out, of the whole run. in_row: the last ones, if there was no good one since. halved: how often
+    the run went back to a good state with half the rate.
+    """
+
+    skipped: int = 0
+    in_row: int = 0
+    halved: int = 0
 
 
 @dataclass
@@ -36,17 +52,21 @@ class TrainState:
     model: Recognizer
     ema: dict[str, Tensor]
     optimizer: torch.optim.AdamW
+    scaler: torch.amp.GradScaler
     step: int = 0
     epochs: int = 0
     tally: Tally = field(default_factory=Tally)
+    plateau: Plateau = field(default_factory=Plateau)
+    faults: Faults = field(default_factory=Faults)
     best: dict[str, float] | None = None
     metrics_bytes: int = 0
 
     @classmethod
-    def fresh(cls, config: TrainConfig, charset: Charset, device: str) -> TrainState:
-        """Make the state of step 0; all first weights follow from the seed."""
-        torch.manual_seed(config.seed)
-        model = Recognizer(config.arch, charset, config.size).to(device).to(memory_format=torch.channels_last)
+    def of(cls, model: Recognizer, config: TrainConfig) -> TrainState:
+        """Make the state of step 0 of training `model`, on the model's device."""
+        model = model.to(memory_format=torch.channels_last)
+        if config.sync_bn:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(
             [
@@ -58,7 +78,8 @@ class TrainState:
             # One pass over the weights instead of a dozen: a twentieth of a step of the compact network on a CPU.
             fused=True,
         )
-        return cls(model, {key: value.clone() for key, value in model.state_dict().items()}, optimizer)
+        scaler = torch.amp.GradScaler(parameters[0].device.type, enabled=config.precision == "fp16")
+        return cls(model, {key: value.clone() for key, value in model.state_dict().items()}, optimizer, scaler)
 
     def average(self, decay: float) -> None:
         """Move the averaged weights towards the model's, after a step."""
@@ -69,13 +90,11 @@ class TrainState:
         for key in current.keys() - set(floats):
             self.ema[key].copy_(current[key])
 
-    def is_finite(self) -> bool:
-        """Tell whether every weight is a finite number."""
-        return all(bool(parameter.isfinite().all()) for parameter in self.model.parameters())
+    def plain(self, config: TrainConfig, pack: dict[str, str], ranks: Ranks) -> dict[str, Any]:
+        """Give the content of a checkpoint (docs/formats.md), but for its format and step; all processes call this.
 
-    def plain(self, config: TrainConfig, pack: dict[str, str]) -> dict[str, Any]:
-        """Give the content of a checkpoint (docs/formats.md), but for its format and step; `pack`: a digest a split."""
-        cuda = torch.cuda.get_rng_state_all() if next(self.model.parameters()).is_cuda else []
+        pack: a digest a split.
+        """
         return {
             "arch": self.model.arch,
             "size": self.model.size,
@@ -87,25 +106,26 @@ class TrainState:
             "model": self.model.state_dict(),
             "ema": self.ema,
             "optimizer": self.optimizer.state_dict(),
-            # Both are pure functions of the step, and bf16 needs no loss scaling: nothing of them has to be kept.
-            "schedule": {"step": self.step},
-            "scaler": None,
-            "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
+            "schedule": {"step": self.step, **asdict(self.plateau)},
+            "scaler": self.scaler.state_dict(),
+            # Random numbers of a step are a function of these two and the process's number.
+            "random": {"seed": config.seed, "step": self.step},
             "epochs": self.epochs,
-            "tally": self.tally.plain(),
+            "tally": dict(zip(vars(self.tally), ranks.all(*vars(self.tally).values()), strict=True)),
+            "faults": asdict(self.faults),
             "best": self.best,
             "metrics_bytes": self.metrics_bytes,
         }
 
-    def restore(self, content: dict[str, Any], path: Path) -> None:
+    def restore(self, content: dict[str, Any], path: Path, ranks: Ranks) -> None:
         """Go back to a checkpoint's state. Raises: DataError naming `path` where its weights are another model's."""
         load_weights(self.model, content["model"], path)
         self.ema = {key: value.clone() for key, value in content["ema"].items()}
         self.optimizer.load_state_dict(content["optimizer"])
+        self.scaler.load_state_dict(content["scaler"])
         self.step, self.epochs = content["step"], content["epochs"]
-        self.tally = Tally(**content["tally"])
+        self.tally = Tally.of(content["tally"], ranks)
+        self.plateau = Plateau(**{name: content["schedule"][name] for name in vars(Plateau())})
+        self.faults = Faults(**content["faults"])
         self.best = content["best"]
         self.metrics_bytes = content["metrics_bytes"]
-        torch.set_rng_state(content["random"]["cpu"].cpu())
-        if content["random"]["cuda"] and next(self.model.parameters()).is_cuda:
-            torch.cuda.set_rng_state_all([state.cpu() for state in content["random"]["cuda"]])

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from hcr.feed.batch import Batch
+from hcr.training.prepare import Plan
 
 
 class EpochClock:
@@ -37,12 +38,22 @@ class EpochClock:
             self._add(before, self._mark())
             yield batch
 
+    @property
+    def seconds(self) -> float:
+        """Seconds since it was made."""
+        return time.perf_counter() - self._began
+
+    @property
+    def data_wait(self) -> float:
+        """Share of that time in which the device waited for batches, as far as is known without waiting for it."""
+        return self._waited / self.seconds
+
     def line(self, epoch: int, steps: int, pictures: int) -> dict[str, Any]:
         """Give the line of timings.jsonl for that many steps and pictures; on CUDA this waits for the last step."""
         if self._cuda:
             torch.cuda.synchronize()
         self._read()
-        seconds = time.perf_counter() - self._began
+        seconds = self.seconds
         return {
             "epoch": epoch,
             "steps": steps,
@@ -69,3 +80,29 @@ class EpochClock:
         while self._marks and self._marks[0][1].query():
             before, after = self._marks.popleft()
             self._waited += before.elapsed_time(after) / 1000
+
+
+def estimate(plan: Plan, step: int, epochs: int, batches: int, seconds: float) -> str:
+    """Say how long a run will take that has done `step` steps and `epochs` epochs, at `seconds` a step.
+
+    batches: of a validation.
+    """
+    config, device = plan.config, plan.execution.device
+    left, epochs = plan.total - step, config.epochs - epochs
+    # A validation batch costs a forward pass, about a third of a training step.
+    whole = _duration((left + epochs * batches / 3) * seconds)
+    advice = ""
+    if device == "cpu":
+        small = "" if config.arch == "compact" else "; --arch compact is the network for a CPU"
+        advice = f". Ctrl-C saves and stops, --resume goes on{small}"
+    return (
+        f"about {whole} for the {left:,} steps left of {epochs} epochs, at {config.batch_size / seconds:,.0f} pictures "
+        f"a second on this {device.upper()}{advice}"
+    )
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -1,0 +1,113 @@
+"""One training step: pictures in, weights moved, or left as they were where a number is not finite.
+
+Between the feed and the loop. Every step looks whether its numbers are finite, which makes a GPU's queue of work run
+empty once a step; what is trained on nonsense is lost for longer.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hcr.feed.augment import augment
+from hcr.feed.batch import Batch
+from hcr.training.config import TrainConfig
+from hcr.training.ranks import Ranks
+from hcr.training.state import TrainState
+
+_MANTISSA = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Stepper:
+    """Takes the steps of `state`."""
+
+    def __init__(self, config: TrainConfig, state: TrainState, ranks: Ranks, *, compiled: bool) -> None:
+        self.config, self.state, self.ranks = config, state, ranks
+        self.parameters = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
+        # Batch norm moves its averages while it computes, before anybody knows whether the step counts.
+        self._buffers = list(state.model.buffers())
+        self._kept = [buffer.clone() for buffer in self._buffers]
+        self._network: nn.Module = state.model
+        if ranks.world > 1:
+            self._network = DistributedDataParallel(state.model)
+        self._forward: Any = torch.compile(self._network) if compiled else self._network
+
+    def pictures(self, batch: Batch) -> Tensor:
+        """Give the pictures of the present step as the network sees them: uint8[B, 1, S, S], distorted if asked for."""
+        if not self.config.augmentation:
+            return batch.images
+        return augment(batch.images, self._seed(), self.state.step)
+
+    def take(self, batch: Batch, rate: float, *flags: bool) -> list[bool]:
+        """Take one step at the learning rate `rate`, and count it.
+
+        Returns whether it was left out in all processes because loss or gradients of one were not finite, and for each
+        of `flags` whether one of the processes has it set.
+        """
+        state, config = self.state, self.config
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        images = self.pictures(batch)
+        # Dropout: like order and augmentation a function of seed and step, so that nothing of it needs keeping.
+        torch.manual_seed((self._seed() * 1_000_003 + state.step) % (1 << 63))
+        _copy(self._buffers, self._kept)
+        state.optimizer.zero_grad(set_to_none=True)
+        loss, correct = self._gradients(images, batch.labels)
+        state.scaler.unscale_(state.optimizer)
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        finite = torch.isfinite(loss)
+        # With a scale on it a gradient may well overflow: the scaler leaves that step out by itself, and scales less.
+        if not state.scaler.is_enabled() or state.scaler.get_scale() <= 1:
+            finite = finite & torch.isfinite(norm)
+        bad, *agreed = self.ranks.agree(~finite, *flags)
+        if bad:
+            _copy(self._kept, self._buffers)
+        else:
+            if config.clip:
+                nn.utils.clip_grads_with_norm_(self.parameters, config.clip, norm)
+            state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.step += 1
+        if not bad:
+            state.average(config.ema_decay)
+            state.tally.loss = state.tally.loss + loss
+            state.tally.correct = state.tally.correct + correct
+            state.tally.samples += len(images)
+        return [bad, *agreed]
+
+    def _gradients(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the gradients of the mean loss; give the sum of losses, and how many pictures were named rightly."""
+        config, scaler, count = self.config, self.state.scaler, len(labels)
+        parts = min(config.accumulate, count)
+        loss, correct = [], []
+        for part, (some, named) in enumerate(zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)):
+            # Gradients are exchanged once a step, with the last part.
+            waits = isinstance(self._network, DistributedDataParallel) and part < parts - 1
+            with self._network.no_sync() if waits else nullcontext():  # type: ignore[operator]
+                with self.autocast():
+                    logits = self._forward(some)
+                    total = F.cross_entropy(logits, named, label_smoothing=config.label_smoothing, reduction="sum")
+                scaler.scale(total / count).backward()
+            loss.append(total.detach())
+            correct.append((logits.detach().argmax(1) == named).sum())
+        return torch.stack(loss).sum(), torch.stack(correct).sum()
+
+    def autocast(self) -> torch.autocast:
+        """Give the context in which the network computes at the configured precision."""
+        dtype = _MANTISSA.get(self.config.precision)
+        return torch.autocast(self.ranks.device, dtype or torch.bfloat16, enabled=dtype is not None)
+
+    def _seed(self) -> int:
+        """Give the seed of this process's random numbers: each draws for its own pictures."""
+        return self.config.seed + (self.ranks.rank << 32)
+
+
+def _copy(sources: list[Tensor], targets: list[Tensor]) -> None:
+    # torch refuses to copy no tensors at all, as a network without batch norm has them.
+    if sources:
+        torch._foreach_copy_(targets, sources)

@@ -1,0 +1,262 @@
+"""hcr-train as people run it: what its flags set, what it shows, what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from hcr.cli.train import main
+from hcr.layout import checkpoints
+from hcr.models import read_checkpoint
+from hcr.training import Execution, TrainConfig
+
+CPU = ("--device", "cpu", "--workers", 0)
+SHORT = (*CPU, "--arch", "compact", "--epochs", 1, "--batch-size", 20, "--precision", "fp32")
+
+
+def hcr_train(*arguments: object, **environment: str) -> Result:
+    return CliRunner(env=environment).invoke(main, [str(argument) for argument in arguments])
+
+
+def ok(result: Result) -> str:
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def refused(result: Result, code: int) -> str:
+    """The one line of an error."""
+    assert result.exit_code == code, result.output
+    lines = [line for line in result.stderr.splitlines() if line.lower().startswith("error: ")]
+    assert len(lines) == 1 and "Traceback" not in result.output
+    return lines[0]
+
+
+def record(name: str) -> dict[str, dict[str, object]]:
+    found: dict[str, dict[str, object]] = json.loads(Path(f"artifacts/{name}/run.json").read_text("utf-8"))
+    return found
+
+
+@pytest.fixture
+def here(small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with one pack."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(small_pack, "data/packed/small-32")
+    return tmp_path
+
+
+def test_every_setting_has_a_flag_that_shows_its_own_default() -> None:
+    flags = {option.name: option for option in main.params}
+    defaults = main.make_context("hcr-train", []).params
+    for field in dataclasses.fields(TrainConfig):
+        option = flags[field.name]
+        assert isinstance(option, click.Option) and option.help
+        # Those that depend on pack or device say so in words.
+        if field.name in ("size", "batch_size", "precision"):
+            assert defaults[field.name] is None and "[default: " in option.help
+        else:
+            assert defaults[field.name] == field.default and (option.show_default or option.is_flag)
+    for field in dataclasses.fields(Execution):
+        if field.name not in ("device", "workers"):
+            assert defaults[field.name] == field.default and type(defaults[field.name]) is type(field.default)
+
+
+def test_help_has_sections_with_every_flag_in_one() -> None:
+    text = ok(hcr_train("--help"))
+    titles = [line for line in text.splitlines() if re.match(r"[A-Z].*:$", line)]
+    starts = ["What to train", "Settings", "How to run", "Before training", "Other"]
+    assert len(titles) == len(starts) and all(map(str.startswith, titles, starts))
+    for option in main.params:
+        assert len(re.findall(rf"^  {option.opts[0]}\b", text, re.M)) == 1
+    assert text.index(titles[1]) < text.index("--label-smoothing") < text.index(titles[2]) < text.index("--compile")
+
+
+def test_default_then_recipe_then_flag(here: Path) -> None:
+    Path("mine.toml").write_text(
+        'arch = "compact"\nepochs = 2\nlr = 0.004\nlabel-smoothing = 0.2\naugmentation = true\n'
+    )
+    flags = (
+        "--epochs",
+        1,
+        "--batch-size",
+        20,
+        "--accumulate",
+        2,
+        "--schedule",
+        "plateau",
+        "--warmup",
+        0.3,
+        "--clip",
+        1,
+    )
+    more = ("--weight-decay", 0.01, "--ema-decay", 0.9, "--no-augmentation", "--precision", "bf16", "--seed", 4)
+    out = ok(hcr_train("--recipe", "mine.toml", "--workers", 0, "--device", "cpu", *flags, *more))
+    assert out.startswith("artifacts/small-32-compact: done after 4 steps; best epoch 1: val top-1 ")
+    assert record("small-32-compact")["config"] == {
+        "arch": "compact", "size": 32, "epochs": 1, "batch_size": 20, "accumulate": 2, "lr": 0.004,
+        "schedule": "plateau", "warmup": 0.3, "weight_decay": 0.01, "clip": 1.0, "label_smoothing": 0.2,
+        "ema_decay": 0.9, "augmentation": False, "precision": "bf16", "sync_bn": False, "seed": 4,
+    }  # fmt: skip
+    assert {"first-batch.png", "metrics.csv", "curves.svg"} <= {path.name for path in Path(out.split(":")[0]).iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("given", "every"), [("500", 500), ("500steps", 500), ("1step", 1), ("30s", 30.0), ("1.5m", 90.0), ("2h", 7200.0)]
+)
+def test_checkpoints_come_every_so_many_steps_or_seconds(given: str, every: float) -> None:
+    (option,) = (option for option in main.params if option.name == "checkpoint_every")
+    found = option.type.convert(given, option, None)
+    assert found == every and type(found) is type(every)
+
+
+@pytest.mark.parametrize("given", ["0", "0s", "-5", "ten", "5 m", "5d", "1.5steps", ""])
+def test_other_pauses_between_checkpoints_are_refused(given: str) -> None:
+    line = refused(hcr_train("--checkpoint-every", given), 2)
+    assert f"'--checkpoint-every': {given!r}: expected steps as 500, or a time as 30s, 10m or 2h" in line
+
+
+def test_checkpoints_are_written_as_often_as_asked(here: Path) -> None:
+    ok(hcr_train("--run", "often", *SHORT, "--checkpoint-every", "3steps"))
+    ok(hcr_train("--run", "seldom", *SHORT))
+    assert [path.name for path in checkpoints(Path("artifacts/often"))] == ["step-00000004.pt", "step-00000003.pt"]
+    assert [path.name for path in checkpoints(Path("artifacts/seldom"))] == ["step-00000004.pt"]
+
+
+def test_weights_to_begin_with_come_from_a_run_or_a_file(here: Path) -> None:
+    ok(hcr_train("--run", "base", *SHORT))
+    best = Path("artifacts/base/checkpoints/best.pt")
+    by_name = hcr_train("--run", "tuned", "--init", "base", *SHORT, "--lr", 1e-8, "--no-augmentation")
+    ok(by_name)
+    assert f"weights of {best}: 12 characters keep their rows, 0 are new, 0 are not in the pack" in by_name.stderr
+    ok(hcr_train("--run", "again", "--init", best, *SHORT, "--lr", 1e-8, "--no-augmentation"))
+    tuned, again, fresh = (
+        read_checkpoint(checkpoints(Path("artifacts", name))[0])["model"] for name in ("tuned", "again", "base")
+    )
+    key = next(key for key, value in tuned.items() if value.ndim == 4)
+    average = read_checkpoint(best)["ema"][key]
+    assert (tuned[key] == again[key]).all()
+    assert (tuned[key] - average).abs().max() < 1e-6 < (fresh[key] - average).abs().max()
+    assert record("tuned")["starts"][0]["init"] == str(best)  # type: ignore[index]
+    assert "artifacts/nobody: no checkpoint here" in refused(hcr_train("--run", "x", "--init", "nobody", *SHORT), 3)
+    assert "gone.pt: no such checkpoint" in refused(hcr_train("--run", "x", "--init", "gone.pt", *SHORT), 3)
+    assert "efficientnet_v2_s" in refused(hcr_train("--run", "x", "--init", "base", "--device", "cpu"), 2)
+    assert not Path("artifacts/x").exists()
+
+
+def settings_shown(out: str) -> dict[str, object]:
+    return tomllib.loads(out.split("settings, as a recipe\n")[1])
+
+
+def test_a_dry_run_shows_the_run_and_writes_nothing(here: Path) -> None:
+    Path("mine.toml").write_text("lr = 0.004\n")
+    before = sorted(here.rglob("*"))
+    flags = ("--arch", "compact", "--epochs", 3, "--batch-size", 20)
+    out = ok(hcr_train("--dry-run", "--recipe", "mine.toml", *CPU, *flags))
+    assert sorted(here.rglob("*")) == before
+    shown = dict(re.findall(r"^(\w+) +(.*)$", out.split("\n\n")[0], re.M))
+    assert shown["run"] == "artifacts/small-32-compact, new"
+    assert shown["pack"] == "data/packed/small-32: 84 train + 12 val samples of 32 px, 12 characters"
+    assert shown["device"] == "cpu, 0 reading, cache none, saving every 600 seconds"
+    assert shown["steps"] == "12: 3 epochs of 4, of 20 pictures"
+    memory = re.fullmatch(
+        r"about (\d+) MB: weights (\d+) MB, gradients, optimizer and average (\d+) MB, 20 pictures at a time (\d+) MB",
+        shown["memory"],
+    )
+    assert memory
+    whole, weights, upkeep, pictures = map(int, memory.groups())
+    assert abs(whole - weights - upkeep - pictures) <= 2 and abs(upkeep - 4 * weights) <= 2 and pictures > 1
+    assert abs(int(shown["parameters"].replace(",", "")) * 4 / 1e6 - weights) <= 1
+    assert "# recipe" in next(line for line in out.splitlines() if line.startswith("lr = 0.004"))
+    assert "# flag" in next(line for line in out.splitlines() if line.startswith("epochs = 3"))
+    assert "# the pack" in next(line for line in out.splitlines() if line.startswith("size = 32"))
+    assert "# the device" in next(line for line in out.splitlines() if line.startswith("precision = "))
+    assert "# default" in next(line for line in out.splitlines() if line.startswith("clip = 0.0"))
+
+
+def test_what_a_dry_run_shows_is_what_a_run_does(here: Path) -> None:
+    flags = ("--data", "data/packed/small-32", "--run", "first", *SHORT, "--seed", 3)
+    out = ok(hcr_train("--dry-run", *flags))
+    Path("shown.toml").write_text(out.split("settings, as a recipe\n")[1])
+    ok(hcr_train(*flags))
+    assert record("first")["config"] == settings_shown(out)
+    # It is a recipe, too, and a run that goes on shows its own settings.
+    repeated = ok(hcr_train("--dry-run", *CPU, "--recipe", "shown.toml"))
+    assert settings_shown(repeated) == settings_shown(out)
+    again = ok(hcr_train("--dry-run", "--run", "first", "--resume", "--device", "cpu"))
+    assert "artifacts/first, goes on at step 4" in again and settings_shown(again) == settings_shown(out)
+    assert "# the run" in again and "# default" not in again
+
+
+def test_a_dry_run_refuses_what_the_run_would(here: Path) -> None:
+    ok(hcr_train("--run", "first", *SHORT))
+    assert "artifacts/first: has checkpoints; go on with --resume" in refused(
+        hcr_train("--dry-run", "--run", "first", *SHORT), 2
+    )
+    assert "--lr 0.5: the run was started with 0.002" in refused(
+        hcr_train("--dry-run", "--run", "first", "--resume", "--lr", 0.5, "--device", "cpu"), 2
+    )
+    assert "--batch-size 500: " in refused(hcr_train("--dry-run", *SHORT, "--batch-size", 500), 2)
+    assert "lr 11.0: expected" in refused(hcr_train("--dry-run", *SHORT, "--lr", 11), 2)
+
+
+def test_batches_are_looked_for_on_a_gpu_only(here: Path) -> None:
+    line = refused(hcr_train("--find-batch", *SHORT), 2)
+    assert line.startswith("error: --find-batch: measures a GPU's memory, and this is a CPU; use --device cuda")
+    assert not Path("artifacts").exists()
+
+
+def test_only_the_first_process_speaks(here: Path) -> None:
+    first = hcr_train("--dry-run", *SHORT, RANK="0")
+    assert ok(first).startswith("run ")
+    second = hcr_train("--dry-run", *SHORT, RANK="1")
+    assert (second.exit_code, second.output) == (0, "")
+    assert refused(hcr_train("--data", "nowhere", *SHORT, RANK="1"), 3).startswith("error: nowhere")
+
+
+def test_two_processes_train_one_run(here: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "--", "hcr.cli.train",
+         "--run", "two", *map(str, SHORT), "--tensorboard"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("artifacts/two: done after 4 steps; best epoch 1") == 1
+    assert done.stdout.count("next: hcr-eval --run two --data data/packed/small-32") == 1
+    assert done.stderr.count("training artifacts/two on") == 1 and done.stderr.count("epoch 1: step 4") == 1
+    assert record("two")["starts"][0]["processes"] == 2  # type: ignore[index]
+    assert len(list(Path("artifacts/two/tensorboard").iterdir())) == 1
+
+
+def test_deterministic_kernels_are_chosen_before_cuda_starts(here: Path) -> None:
+    code = (
+        "import os, sys\nfrom hcr.cli.train import main\n"
+        "try:\n    main(['--dry-run', '--deterministic', '--data', 'nowhere'])\n"
+        "except SystemExit:\n    print(os.environ.get('CUBLAS_WORKSPACE_CONFIG'))\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "CUBLAS_WORKSPACE_CONFIG"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == ":4096:8\n", done.stderr
+
+
+def test_without_a_terminal_a_line_tells_how_it_goes(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hcr.cli.common.LINE_SECONDS", 0.0)
+    shown = hcr_train("--run", "told", *SHORT)
+    ok(shown)
+    lines = [line for line in shown.stderr.splitlines() if line.startswith("train: ")]
+    start = r"train: +\d+% \d\S*/4\S* \[\d\d:\d\d<\S+, +\S+ ?steps/s, epoch 1, loss \d\.\d{3}, top-1 \d+\.\d%"
+    speed, end = r", \d[\d,]* pictures/s", r", \d+\.\d% waiting for data\]"
+    assert len(lines) == 4
+    assert re.fullmatch(start + end, lines[0]), lines[0]
+    for line in lines[1:]:
+        assert re.fullmatch(start + speed + end, line), line

@@ -1,0 +1,99 @@
+"""Skeletons and running forms: corners, kinds, parts, and which components the rules find."""
+
+import numpy as np
+import pytest
+import torch
+
+from hcr.charset import Charset
+from hcr.pen import StrokeTable
+from hcr.pen.components import RULES
+from hcr.pen.copybook import NUMBERS, make_copybook
+from hcr.pen.running import knots_of, sites_of, tie
+from hcr.pen.skeleton import BENT, DOT, HENG, NA, PIE, SHU, Stroke, parts_of, strokes_of
+
+
+def written(char: str) -> list[Stroke]:
+    return strokes_of(StrokeTable.load().medians(char))
+
+
+def test_kinds_and_corners_are_those_of_the_strokes() -> None:
+    assert [stroke.kind for stroke in written("木")] == [HENG, SHU, PIE, NA]
+    assert [stroke.kind for stroke in written("口")] == [SHU, BENT, HENG]
+    assert [stroke.pieces for stroke in written("马")] == [2, 4, 1]
+    assert [stroke.hooked for stroke in written("门")] == [False, False, True]
+    assert [stroke.hooked for stroke in written("口")] == [False, False, False]
+    assert written("江")[0].kind == DOT
+
+
+def test_serifs_are_cut_off() -> None:
+    left = StrokeTable.load().medians("口")[0]
+    assert left[1, 0] - left[0, 0] > 0.04, "the median sets in from the left"
+    stroke = written("口")[0]
+    assert abs(stroke.direction(0) - 80) < 8
+
+
+def test_parts_follow_the_structure() -> None:
+    assert [part for _, part in parts_of(written("汉"))] == [0, 0, 0, 1, 1]
+    assert [half for half, _ in parts_of(written("汉"))] == [0, 0, 0, 1, 1]
+    assert [part for _, part in parts_of(written("官"))] == [0, 0, 0, 1, 1, 1, 1, 1]
+    assert [part for _, part in parts_of(written("十"))] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("rule", "having", "lacking"),
+    [
+        ("box", "口日目田国唱听知", "十木山匠"),
+        ("water", "江河海汉冷冲", "木快小"),
+        ("dots_in_row", "热点照杰学", "木江六"),
+        ("walk", "道这过远建", "木不是"),
+        ("speech", "说话语许", "木江"),
+        ("grass", "草花英苦", "木江"),
+        ("bamboo", "笔答等筒", "木江"),
+        ("roof", "安宁写军字", "木江"),
+        ("thread", "红经给丝", "木江"),
+        ("pair_of_dots", "快羊头", "木口"),
+        ("legs", "木林只共", "口江"),
+    ],
+)
+def test_rules_find_their_components(rule: str, having: str, lacking: str) -> None:
+    found = {char: {RULES[site.rule].__name__ for site in sites_of(written(char))} for char in having + lacking}
+    assert [char for char in having if rule not in found[char]] == [], found
+    assert [char for char in lacking if rule in found[char]] == []
+
+
+def test_sites_share_no_stroke_and_their_lines_stay_near_the_box() -> None:
+    for char in Charset.level1().characters[::40]:
+        strokes = written(char)
+        end = 0
+        for site in sites_of(strokes):
+            assert site.first >= end and site.strokes > 0
+            end = site.first + site.strokes
+            assert 0 < sum(share for share, _ in site.alternatives) < 1
+        assert end <= len(strokes)
+        for knots in knots_of(sites_of(strokes)):
+            assert len(knots) >= 2 and knots.min() > -0.1 and knots.max() < 1.1, char
+
+
+def test_repeated_levels_like_to_be_joined() -> None:
+    assert tie(written("三"), 0) > 0 and tie(written("十"), 0) < tie(written("三"), 0)
+    assert tie(written("三"), 2) == 0
+
+
+def test_copybook_has_every_stroke_and_every_alternative_once() -> None:
+    book = make_copybook("口木")
+    assert book.host_rows.tolist() == book.rows.tolist() and int(book.rows.sum()) == len(book.points)
+    columns = dict(zip(NUMBERS, book.numbers.T, strict=True))
+    assert (columns["opens"].sum() == columns["ends"].sum()).item()
+    first = slice(0, int(book.rows[0]))
+    site = columns["site"][first] == 1
+    assert site.all(), "all of 口 is a box"
+    # For every liking exactly one alternative is written.
+    low, high = book.chosen[first, 0], book.chosen[first, 1]
+    starts = columns["opens"][first] == 1
+    for liking in np.linspace(0.005, 0.995, 34):
+        lines = starts & (low <= liking) & (liking < high)
+        assert 1 <= int(lines.sum()) <= 3
+        assert len(set(low[lines].tolist())) == 1
+    torch.testing.assert_close(
+        book.points[:, -1][:-1][columns["ends"][:-1] == 0], book.points[1:, 0][columns["ends"][:-1] == 0]
+    )
