@@ -58,13 +58,14 @@ def locked(path: Path, doing: str) -> Iterator[None]:
     """
     import fcntl
 
-    # The kernel frees the lock with the process, so a number left behind is never trusted. NFS carries such locks to
+    # The kernel frees the lock with the process, so a number left behind is never trusted. POSIX locks, not flock's:
+    # those would live on in forked children, which may survive a killed parent for seconds. NFS carries such locks to
     # its server, so there they hold between machines; a file system without locks is an error.
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
             holder = os.read(descriptor, 256).decode("utf-8", "replace").strip() or "another process"
             os.close(descriptor)
             raise HcrError(f"{path}: {holder} is {doing}; wait for it, or end it") from None

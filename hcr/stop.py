@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -16,11 +17,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class StopFlag:
     """While open, the first SIGINT or SIGTERM sets `name`; the next one has its ordinary effect, at once.
 
+    merged: seconds in which further ones count as the first, for processes whose parent passes on what they get, too.
     Outside the main thread, where Python allows no handlers, it stays unset.
     """
 
-    def __init__(self) -> None:
-        self.name = ""
+    def __init__(self, *, merged: float = 0.0) -> None:
+        self.name, self._merged, self._since = "", merged, 0.0
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopFlag:
@@ -34,8 +36,15 @@ class StopFlag:
         self._restore()
 
     def _set(self, number: int, frame: FrameType | None) -> None:
-        self.name = signal.Signals(number).name
-        self._restore()
+        now = time.monotonic()
+        if not self.name:
+            self.name, self._since = signal.Signals(number).name, now
+            if not self._merged:
+                # Not by this handler: Python would call it only when the present operation is done.
+                self._restore()
+        elif now - self._since > self._merged:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

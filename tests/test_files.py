@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -111,6 +112,31 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     with locked(path, "packing"):
         assert path.read_text().startswith(f"process {os.getpid()} ")
     assert not path.exists()
+
+
+FORKS = """
+import os, sys, time
+from pathlib import Path
+from hcr.files import locked
+with locked(Path(sys.argv[1]), "testing"):
+    if os.fork() == 0:
+        time.sleep(60)
+        os._exit(0)
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_dead_process_holds_nothing_through_its_children(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    line = [sys.executable, "-c", FORKS, str(path)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout and process.stdout.readline() == "held\n"
+        process.kill()
+        process.wait()
+        with locked(path, "testing"):
+            assert path.read_text().startswith(f"process {os.getpid()} ")
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_lock_is_freed_by_an_error(tmp_path: Path) -> None:

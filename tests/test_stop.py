@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -26,6 +27,17 @@ def test_the_first_signal_sets_the_flag_and_the_second_interrupts() -> None:
         assert stop.name == ""
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.name == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.usefixtures("interrupts")
+def test_what_comes_twice_at_once_can_count_as_one() -> None:
+    with StopFlag(merged=0.3) as stop:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stop.name == "SIGINT"
+        time.sleep(0.4)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 

@@ -19,6 +19,8 @@ from hcr.training.ranks import Ranks, joined
 from hcr.training.record import write_record
 from hcr.training.views import Views
 
+MERGED_SECONDS = 2.0
+
 
 def train(
     given: dict[str, Any],
@@ -39,8 +41,10 @@ def train(
     that keep dying: the last checkpoint then stands.
     """
     with ExitStack() as held_open:
-        stop = held_open.enter_context(StopFlag())
+        # First of all, so that a signal ends a process that waits for the others to come.
         ranks = held_open.enter_context(joined(execution.device))
+        # Slurm signals torchrun and its processes, and torchrun passes it on to them.
+        stop = held_open.enter_context(StopFlag(merged=0.0 if ranks.world == 1 else MERGED_SECONDS))
         if ranks.first:
             run.parent.mkdir(parents=True, exist_ok=True)
             held_open.enter_context(locked(run.with_name(f".{run.name}.lock"), f"training {run}"))
