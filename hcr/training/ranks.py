@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -17,6 +18,9 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from hcr.errors import HcrError, UsageError
+
+# Seconds to wait for the other processes at the end.
+PATIENCE = 5
 
 
 @dataclass(frozen=True)
@@ -89,15 +93,21 @@ def joined(device: str) -> Iterator[Ranks]:
     start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     store = dist.PrefixStore(f"start {start}", store)  # type: ignore[attr-defined]
     dist.init_process_group("nccl" if device == "cuda" else "gloo", store=store, rank=rank, world_size=world)
-    ranks = Ranks(rank, world, device)
+    lost = False
     try:
-        yield ranks
+        yield Ranks(rank, world, device)
     except RuntimeError as error:
+        lost = True
         # gloo's and nccl's errors are bare RuntimeErrors; what else torch raises keeps its traceback by --debug.
         text = str(error).splitlines()[0]
         raise HcrError(
-            f"process {ranks.rank} of {world}: lost the others ({text}); torchrun --max-restarts and --resume go on "
+            f"process {rank} of {world}: lost the others ({text}); torchrun --max-restarts and --resume go on "
             "from the last checkpoint"
         ) from error
     finally:
+        if not lost:
+            # One that hangs up while another still reads the last answer may be its end.
+            store.set(f"done {rank}", "")
+            with suppress(RuntimeError):
+                store.wait([f"done {other}" for other in range(world)], timedelta(seconds=PATIENCE))
         dist.destroy_process_group()
