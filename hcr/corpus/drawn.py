@@ -25,7 +25,7 @@ from hcr.charset import Charset
 from hcr.corpus.gnt import encode_record
 from hcr.errors import DataError, UsageError
 from hcr.files import atomic_write, read_json, write_json
-from hcr.pen import BOX, PEN_VERSION, StrokeTable, draw, hand_of, use_one_core
+from hcr.pen import PEN_VERSION, StrokeTable, draw_pages, use_one_core
 from hcr.progress import Progress, silent
 
 SETTINGS = "drawn.json"
@@ -151,13 +151,11 @@ def _start_process() -> None:
 def _draw_writer(characters: str, seed: int, task: tuple[int, Path]) -> int:
     """Draw one writer's file; give the number of its pictures."""
     writer, path = task
-    size = round(hand_of(seed, writer).height / BOX)
     with atomic_write(path) as file:
         for start in range(0, len(characters), _BATCH):
-            batch = characters[start : start + _BATCH]
-            pictures = draw(batch, seed=seed, writer=writer, size=size).numpy()
-            for char, picture in zip(batch, pictures, strict=True):
-                file.write(encode_record(char, _crop(picture)))
+            labels = range(start, min(start + _BATCH, len(characters)))
+            for label, picture in zip(labels, draw_pages(characters, labels, seed=seed, writer=writer), strict=True):
+                file.write(encode_record(characters[label], _crop(picture)))
     return len(characters)
 
 

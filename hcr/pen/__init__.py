@@ -6,18 +6,17 @@ Drawing needs torch, which is imported when it is first asked for: who only coun
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from hcr.pen.hand import Hand, hand_of
 from hcr.pen.table import StrokeTable
 
 if TYPE_CHECKING:
-    from hcr.pen.picture import BOX, draw, use_one_core
+    from hcr.pen.picture import Pen, draw_pages, use_one_core
 
-PEN_VERSION = 1
-"""Grows whenever the same arguments of `draw` give other pictures."""
+PEN_VERSION = 2
+"""Grows whenever the same arguments of `Pen.draw` give other pictures."""
 
-__all__ = ["BOX", "PEN_VERSION", "Hand", "StrokeTable", "draw", "hand_of", "use_one_core"]
+__all__ = ["PEN_VERSION", "Pen", "StrokeTable", "draw_pages", "use_one_core"]
 
-_LATE = ("BOX", "draw", "use_one_core")
+_LATE = ("Pen", "draw_pages", "use_one_core")
 
 
 def __getattr__(name: str) -> Any:

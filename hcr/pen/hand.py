@@ -1,262 +1,94 @@
-"""A drawn writer: from centre lines to the path that one person's pen takes.
+"""The habits of drawn writers, as tensors: one value a picture.
 
-Between the stroke table and the renderer. Everything is a pure function of (seed, writer, character, n), each sample
-with a random generator of its own, so that no picture depends on which others are drawn beside it; that costs 15 µs a
-picture, and everything after the random numbers is computed for all characters of a call at once.
-
-How a character is written: its parts are moved and scaled, its strokes turned, stretched, shifted and bowed, all within
-the writer's habits; a fast writer then joins strokes; the pen, a thing with mass, cuts the corners of the whole path
-(a low-pass filter along its length); last, the page is slanted and warped, and pressure makes width and ink.
+Between the random numbers and the writing. A writer is a function of (seed, writer) alone and is never stored: 40
+numbers are quicker made than looked up. Fast hands join, round, shorten and like running forms, each to its own degree;
+that they go together is what makes a page look like one person's. The ranges were set by looking at pages of real
+handwriting beside drawn ones, and by what a network that learnt from them could read (docs/benchmarks.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
-from functools import lru_cache
-from typing import NamedTuple
+import torch
+from torch import Tensor
 
-import numpy as np
+from hcr.pen.chance import keyed, normal, uniform
+from hcr.pen.exact import growth
 
-from hcr.pen.skeleton import STEP, skeleton_of
-
-
-@dataclass(frozen=True)
-class Hand:
-    """The habits of one writer. Lengths are in sides of the character's box, angles in radians."""
-
-    slant: float  # shear of the verticals, positive leans right
-    rise: float  # shear of the horizontals, positive rises to the right
-    aspect: float  # log of width over height
-    warp: float  # sd of the bends of the whole character
-    part_shift: float  # sd
-    part_size: float  # sd, log
-    turn: float  # sd, of a stroke
-    size: float  # sd, log, of a stroke
-    shift: float  # sd, of a stroke
-    bow: float  # sd, of a stroke, in its lengths
-    join: float  # probability that two close strokes of one part are joined
-    smooth: float  # sd of the low-pass filter along the path
-    join_pressure: float  # of the movement between joined strokes, 0-1
-    width: float  # of the pen
-    width_spread: float  # sd, log, between strokes
-    taper: float  # how much of the width a stroke loses towards its end, 0-1
-    attack: float  # the same at its beginning
-    ink: float  # of full pressure, 0-1
-    ink_spread: float  # sd of the pressure between strokes and along them
-    grain: float  # how unevenly the paper takes the ink, 0-0.5
-    height: float  # of the box on the writer's page, in pixels at 300 dpi
+_NORMALS = 40
+_UNIFORMS = 24
+KINDS = 7
+RULES = 16  # at least as many as there are rules of running script
+_OF_WRITER, _OF_PICTURE = 1, 2
 
 
-@lru_cache(maxsize=4096)
-def hand_of(seed: int, writer: int) -> Hand:
-    """Give the habits of writer number `writer` of the population `seed` (both 0 or more)."""
-    draw = np.random.default_rng([seed, writer])
-    normal, uniform = draw.standard_normal, draw.random
-    speed = draw.beta(1.2, 1.6)
-    care = float(np.clip(np.exp(0.35 * normal()) * (0.75 + 0.5 * speed), 0.4, 1.7))
-    return Hand(
-        slant=0.03 + 0.11 * normal(),
-        rise=0.07 + 0.06 * normal(),
-        aspect=-0.14 + 0.12 * normal(),
-        warp=0.025 * care,
-        part_shift=0.02 * care,
-        part_size=0.07 * care,
-        turn=0.065 * care,
-        size=0.085 * care,
-        shift=0.004 + 0.012 * uniform() * care,
-        bow=0.04 * care,
-        join=0.03 + 0.85 * speed**1.3,
-        smooth=0.008 + 0.042 * speed**1.5 * (0.5 + 0.5 * uniform()),
-        join_pressure=0.3 + 0.6 * uniform(),
-        width=float(np.clip(0.036 * np.exp(0.26 * normal()), 0.018, 0.095)),
-        width_spread=0.05 + 0.1 * uniform(),
-        taper=0.15 + 0.55 * uniform(),
-        attack=0.05 + 0.35 * uniform(),
-        ink=1 - 0.5 * uniform() ** 2.5,
-        ink_spread=0.03 + 0.17 * uniform(),
-        grain=0.05 + 0.45 * uniform(),
-        height=float(np.clip(94 * np.exp(0.13 * normal()), 72, 128)),
-    )
+class Hands:
+    """What is known of the hands of B pictures. All float32[B] if nothing else is said; lengths in sides of the box."""
 
+    def __init__(self, seed: int, writers: Tensor, codes: Tensor, numbers: Tensor) -> None:
+        """writers, codes (code points), numbers: int64[B] on one device."""
+        writer = keyed(seed, writers, writers * 0 + _OF_WRITER)
+        self.writer = writer
+        self.key = keyed(seed, writers, codes, numbers)
+        habit, fixed = normal(writer, _NORMALS).unbind(1), uniform(keyed(writer, 3), _UNIFORMS).unbind(1)
+        mood, chance = normal(keyed(self.key, _OF_PICTURE), 20).unbind(1), uniform(keyed(self.key, 3), 2).unbind(1)
 
-@lru_cache(maxsize=4096)
-def _row(seed: int, writer: int) -> np.ndarray:
-    return np.array(astuple(hand_of(seed, writer)), np.float32)
+        self.speed = (fixed[0] * (0.3 + 0.7 * fixed[1]) + 0.06 * mood[0]).clamp(0, 1)
+        speed = self.speed
+        care = growth(0.3 * habit[0]) * (0.75 + 0.5 * speed)
+        self.care = care.clamp(0.4, 1.8)
 
+        # The page.
+        self.slant = -0.045 + 0.14 * habit[1] + 0.04 * mood[1]
+        self.rise = 0.08 + 0.085 * habit[2] + 0.03 * mood[2]
+        self.aspect = -0.17 + 0.17 * habit[3] + 0.08 * mood[3]
+        bends = zip(habit[4:10], mood[4:10], strict=True)
+        self.warp = torch.stack([0.03 * always + 0.035 * self.care * now for always, now in bends])
+        self.height = (94 * growth(0.13 * habit[10])).clamp(72, 128)
 
-class Path(NamedTuple):
-    """What the pens of a batch do, flat: N points of B pictures.
+        self.tuck = 0.5 + 0.4 * habit[18] + 0.2 * mood[12]  # how much of what sticks out is taken in, in halves
+        self.tight = (0.75 + 0.2 * habit[19]).clamp(0, 1)  # how well strokes that touch go on touching
+        self.crowd = 0.02 + 0.05 * habit[20]  # by how much the halves are larger than their room, log
 
-    points: float32[N, 2] in the unit box, x right and y down; it may stick out by a few tenths.
-    width: float32[N], full width of the line in sides of the box.
-    ink: float32[N], 0-1.
-    path: int64[N], ascending; points of one path, and only those, are joined by a line.
-    picture: int64[N], ascending, the picture of each point.
-    grain: float32[B], how unevenly the paper takes the ink, 0-0.5.
-    spot: int64[B], which spot of the paper each picture lies on.
-    """
+        # Parts and strokes, standard deviations.
+        self.half_shift, self.half_size = 0.025 * self.care, 0.12 * self.care
+        self.part_shift, self.part_size = 0.018 * self.care, 0.085 * self.care
+        self.turn, self.size = 0.075 * self.care, 0.13 * self.care
+        self.shift, self.bow = (0.004 + 0.012 * fixed[2]) * self.care, 0.05 * self.care
+        # What a writer does to every stroke of a kind: float32[B, KINDS].
+        of_kind = normal(keyed(writer, 5), 3 * KINDS).view(-1, 3, KINDS)
+        spread = torch.tensor([0.04, 0.04, 0.1, 0.12, 0.3, 0.15, 0.04], device=writers.device)
+        self.kind_turn = of_kind[:, 0] * spread
+        spread = torch.tensor([0.1, 0.08, 0.12, 0.15, 0.25, 0.2, 0.06], device=writers.device)
+        self.kind_size = of_kind[:, 1] * spread
+        self.kind_bow = of_kind[:, 2] * 0.03
+        self.straight = (0.15 + 0.25 * habit[11]).clamp(-0.2, 1)  # how much of a stroke's curve is lost
 
-    points: np.ndarray
-    width: np.ndarray
-    ink: np.ndarray
-    path: np.ndarray
-    picture: np.ndarray
-    grain: np.ndarray
-    spot: np.ndarray
+        # What is left of hooks, sweeps and dots, with HOOK, SWEEP and SPOT: float32[B, 4].
+        hook = (0.9 + 0.45 * habit[12] - 0.3 * speed).clamp(0, 1.5)
+        sweep = (1.05 + 0.2 * habit[13] - 0.25 * speed).clamp(0.35, 1.3)
+        whole = torch.ones_like(hook)
+        self.left = torch.stack([whole, hook, sweep, 1.1 * whole], 1)
 
+        # Running script.
+        self.join = (0.02 + 0.75 * speed * torch.sqrt(torch.sqrt(speed)) + 0.06 * habit[14]).clamp(0, 0.85)
+        self.fluency = (1.15 * speed + 0.12 * habit[15]).clamp(0, 1)  # of ties
+        self.running = (1.05 * speed + 0.22 * habit[16] + 0.05).clamp(0.02, 1)  # of running forms
+        self.smooth = 0.15 + 1.5 * speed * (0.35 + 0.65 * fixed[3])  # steps of the pen's clock
+        # Which of the forms: float32[B, RULES], uniform, kept over characters.
+        self.liking = uniform(keyed(writer, 7), RULES)
 
-# Normal random numbers of one sample: for its picture 0-5 warp, 6 slant, 7 rise, 8 aspect, 9 width, 10 ink; for each
-# stroke 0-3 size and shift of its part (those of the part's first stroke count), 4-5 shift, 6 turn, 7 size, 8 bow,
-# 9 width, 10 ink.
-_PICTURE_NORMALS = 11
-_STROKE_NORMALS = 11
-
-
-def write(characters: Sequence[str], *, seed: int, writers: Sequence[int], numbers: Sequence[int]) -> Path:
-    """Write `characters[i]` in the hand of `writers[i]` for the `numbers[i]`-th time.
-
-    Raises: DataError for a character without strokes.
-    """
-    skeletons = [skeleton_of(char) for char in characters]
-    strokes = np.array([len(skeleton.counts) for skeleton in skeletons])
-    draws = [
-        np.random.default_rng([seed, writer, ord(char), number])
-        for char, writer, number in zip(characters, writers, numbers, strict=True)
-    ]
-    of_picture = np.stack([draw.standard_normal(_PICTURE_NORMALS, np.float32) for draw in draws])
-    of_stroke = np.concatenate(
-        [draw.standard_normal((count, _STROKE_NORMALS), np.float32) for draw, count in zip(draws, strokes, strict=True)]
-    )
-    chance = np.concatenate([draw.random(count, np.float32) for draw, count in zip(draws, strokes, strict=True)])
-
-    picture = np.repeat(np.arange(len(skeletons)), strokes)  # of each stroke
-    columns = np.stack([_row(seed, writer) for writer in writers], 1)
-    habits = {field.name: column for field, column in zip(fields(Hand), columns, strict=True)}
-    habit = {name: values[picture] for name, values in habits.items()}
-    counts = np.concatenate([skeleton.counts for skeleton in skeletons])
-    part = np.concatenate([skeleton.part for skeleton in skeletons])
-    opens_part = np.concatenate([[True], (part[1:] != part[:-1]) | (picture[1:] != picture[:-1])])
-
-    points = np.concatenate([skeleton.points for skeleton in skeletons])
-    bow = np.concatenate([skeleton.bow for skeleton in skeletons])
-    points = _bend(points, bow, counts, np.flatnonzero(opens_part), habit, of_stroke)
-    width = habit["width"] * np.exp(habit["width_spread"] * of_stroke[:, 9])
-    ink = habit["ink"] * np.maximum(0.4, 1 - np.abs(habit["ink_spread"] * of_stroke[:, 10]))
-
-    joined = _joins(points, counts, picture, opens_part, habit["join"], chance)
-    points, lift, block = _connect(points, counts, joined)
-    of = block // 2  # blocks 2 i and 2 i + 1 are the stroke i and the movement after it
-    starts = np.concatenate([[True], ~joined[:-1]])
-    path = np.cumsum(starts)[of] - 1
-    points = _smooth(points, path, (habit["smooth"] / STEP)[of])
-    pressure = (1 - lift * (1 - habit["join_pressure"][of])) * _ends(path, habit["attack"][of], habit["taper"][of])
-    points = _slant(points, picture[of], habits, of_picture)
-    width = width[of] * pressure * np.exp(0.1 * of_picture[:, 9])[picture[of]]
-    ink = ink[of] * (0.6 + 0.4 * pressure) * np.exp(-0.08 * np.abs(of_picture[:, 10]))[picture[of]]
-    spot = np.array([draw.integers(1 << 30) for draw in draws])
-    return Path(points, width.astype(np.float32), ink.astype(np.float32), path, picture[of], habits["grain"], spot)
-
-
-def _bend(
-    points: np.ndarray,
-    bow: np.ndarray,
-    counts: np.ndarray,
-    part_starts: np.ndarray,
-    habit: dict[str, np.ndarray],
-    noise: np.ndarray,
-) -> np.ndarray:
-    """Deform each stroke about its own middle and each part about its own."""
-    ends = np.cumsum(counts)
-    centre = np.add.reduceat(points, ends - counts) / counts[:, None]
-    part_sizes = np.diff(part_starts, append=len(counts))
-    part_centre = np.repeat(np.add.reduceat(centre, part_starts) / part_sizes[:, None], part_sizes, axis=0)
-    of_part = np.repeat(noise[part_starts, :4], part_sizes, axis=0)
-    grow = np.exp(habit["part_size"][:, None] * of_part[:, :2])
-    move = habit["part_shift"][:, None] * of_part[:, 2:] + habit["shift"][:, None] * noise[:, 4:6]
-    target = part_centre + (centre - part_centre) * grow + move
-
-    angle = habit["turn"] * noise[:, 6]
-    stretch = np.exp(habit["size"] * noise[:, 7])[:, None] * grow
-    turn = np.stack([np.cos(angle), np.sin(angle)], 1)
-    rows_x = np.stack([turn[:, 0], -turn[:, 1]], 1) * stretch
-    rows_y = np.stack([turn[:, 1], turn[:, 0]], 1) * stretch
-    arc = (habit["bow"] * noise[:, 8])[:, None]
-
-    stroke = np.repeat(np.arange(len(counts)), counts)
-    local = points - centre[stroke] + bow * arc[stroke]
-    bent = np.stack([(local * rows_x[stroke]).sum(1), (local * rows_y[stroke]).sum(1)], 1)
-    return bent + target[stroke]
-
-
-def _joins(
-    points: np.ndarray,
-    counts: np.ndarray,
-    picture: np.ndarray,
-    opens_part: np.ndarray,
-    join: np.ndarray,
-    chance: np.ndarray,
-) -> np.ndarray:
-    """Say of each stroke whether the pen stays down on the way to the next: the likelier the closer that begins."""
-    ends = np.cumsum(counts)
-    gap = np.hypot(*(points[ends[:-1]] - points[ends[:-1] - 1]).T)
-    likely = join[:-1] * np.minimum(1, np.exp(-(gap - 0.15) / 0.25)) * np.where(opens_part[1:], 0.5, 1)
-    return np.append((chance[:-1] < likely) & (picture[1:] == picture[:-1]), False)
-
-
-def _connect(points: np.ndarray, counts: np.ndarray, joined: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Put the movements between joined strokes into the sequence of points.
-
-    Returns points float32[M, 2], how far each is lifted float32[M] (0 on a stroke, up to 1 between two), and the block
-    of each int64[M]: 2 i for the stroke i, 2 i + 1 for the movement after it.
-    """
-    ends = np.cumsum(counts)
-    last, following = ends - 1, np.minimum(ends, len(points) - 1)
-    gap = np.hypot(*(points[following] - points[last]).T)
-    sizes = np.stack([counts, np.where(joined, np.maximum(1, np.round(gap / STEP) - 1), 0)], 1).astype(np.int64)
-    block = np.repeat(np.arange(2 * len(counts)), sizes.ravel())
-    within = np.arange(len(block)) - (np.cumsum(sizes.ravel()) - sizes.ravel())[block]
-    stroke, between = block // 2, block % 2 == 1
-    along = np.where(between, (within + 1) / (sizes[stroke, 1] + 1), 0).astype(np.float32)
-    source = np.where(between, last[stroke], (ends - counts)[stroke] + within)
-    lift = np.minimum(1, 3 * np.minimum(along, 1 - along))
-    return points[source] + along[:, None] * (points[following] - points[last])[stroke], lift, block
-
-
-def _smooth(points: np.ndarray, path: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """Low-pass each path along its length by a Gaussian of `sigma` points; its ends stay where they are.
-
-    Diffusion: k steps of strength a add up to a variance of 2 a k, and need no window.
-    """
-    steps = 8
-    inner = np.zeros(len(points), np.float32)
-    inner[1:-1] = (path[1:-1] == path[:-2]) & (path[1:-1] == path[2:])
-    strength = np.minimum(0.49, inner * sigma**2 / (2 * steps))[1:-1, None]
-    points = points.astype(np.float32)
-    for _ in range(steps):
-        points[1:-1] += strength * (points[:-2] - 2 * points[1:-1] + points[2:])
-    return points
-
-
-def _ends(path: np.ndarray, attack: np.ndarray, taper: np.ndarray) -> np.ndarray:
-    """Give the pressure of each point, 0-1: a path sets in, and thins out towards its end."""
-    starts = np.flatnonzero(np.diff(path, prepend=-1))
-    sizes = np.diff(starts, append=len(path))
-    since = np.arange(len(path)) - starts[path]
-    left = sizes[path] - 1 - since
-    reach = np.minimum(8, sizes[path] / 2)
-    round_tip = np.where((since == 0) | (left == 0), 0.6, 1)
-    return round_tip * (1 - attack * np.maximum(0, 1 - since / 3)) * (1 - taper * np.maximum(0, 1 - left / reach))
-
-
-def _slant(points: np.ndarray, picture: np.ndarray, habits: dict[str, np.ndarray], noise: np.ndarray) -> np.ndarray:
-    """Warp, stretch and shear each character as a whole."""
-    warp = habits["warp"][:, None] * noise[:, :6]
-    slant = habits["slant"] + 0.04 * noise[:, 6]
-    rise = habits["rise"] + 0.025 * noise[:, 7]
-    aspect = np.exp(0.5 * (habits["aspect"] + 0.06 * noise[:, 8]))
-    x, y = 2 * points.T - 1
-    bends = warp[picture].T
-    wide = (x + bends[0] * x * y + bends[1] * y * y + bends[2] * x * x) * aspect[picture]
-    high = (y + bends[3] * x * y + bends[4] * y * y + bends[5] * x * x) / aspect[picture]
-    return np.stack([wide - slant[picture] * high, high - rise[picture] * wide], 1) / 2 + 0.5
+        # Pen and paper.
+        self.link_pressure = 0.25 + 0.65 * fixed[4]
+        # One hand in twelve has a hairline, one in twelve a marker.
+        pens = torch.where(fixed[12] < 1 / 12, 0.45, torch.where(fixed[12] < 1 / 6, 1.7, 1.0))
+        self.width = (0.043 * pens * growth(0.28 * habit[17] + 0.08 * mood[10])).clamp(0.012, 0.11)
+        self.soft = 0.2 + 0.6 * fixed[11]  # how far ink and scanner spread a pixel's ink to those around, 0-1
+        self.width_spread = 0.04 + 0.1 * fixed[5]
+        self.taper, self.attack = (
+            0.05 + 0.6 * fixed[6] * torch.sqrt(fixed[6]),
+            0.02 + 0.35 * fixed[7] * torch.sqrt(fixed[7]),
+        )
+        self.ink = (1 - 0.5 * fixed[8] * fixed[8] * torch.sqrt(fixed[8])) * growth(-0.08 * mood[11].abs())
+        self.ink_spread = 0.03 + 0.17 * fixed[9]
+        self.grain = 0.05 + 0.45 * fixed[10]
+        self.spot = (chance[0] * 2**24).long() * 64

@@ -1,63 +1,128 @@
-"""From a character to its drawn picture: the hand writes, the result is put on a square sheet, the renderer inks it.
+"""The pen: from labels to drawn pictures, a batch at a time, on its device.
 
-Batches are cut into runs whose arrays stay in a core's cache, 128 pictures of 64 pixels or 34 of 124: on a CPU twice as
-fast as four times as many at once.
+The hands write, the result is put on a square, the renderer inks it. On a CPU batches are cut into runs whose arrays
+stay in a core's cache, 128 pictures of 64 pixels: twice as fast as four times as many at once. On a GPU runs are as
+large as its memory likes, and nothing waits for the host.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hcr.pen.hand import Path, write
+from hcr.pen.copybook import make_copybook
+from hcr.pen.exact import length
+from hcr.pen.hand import Hands
 from hcr.pen.render import render
+from hcr.pen.write import Path, write
 
 BOX = 0.8
-"""Side of the character's box in sides of the picture; only what would stick out is drawn smaller."""
+"""Side of the character's box in sides of a picture that `draw_page` gives; only what would stick out is smaller."""
 
-_RUN_PIXELS = 1 << 19
-_MARGIN = 1.5  # pixels of paper around the ink
+_RUN_PIXELS = {"cpu": 1 << 19}
+_RUN_PIXELS_ELSEWHERE = 1 << 24
+_SMALLEST = 0.05  # of a box, ink that still fills the square: an end to what a dot is blown up
+_COVERED = 0.4  # of the square around the ink, at most: a pen that would blacken more is thinner
+_FIXED = 1 << 16
+_RIM = 1.5  # pixels of paper around the ink of a page
 
 
-def draw(
-    characters: Sequence[str],
-    *,
-    seed: int,
-    writer: int | Sequence[int],
-    n: int | Sequence[int] = 0,
-    size: int,
-    device: str | torch.device = "cpu",
-) -> Tensor:
-    """Draw each character in the hand of a writer: uint8[B, size, size] on `device`, 255 = paper, ink centred.
+class Pen:
+    """Draws the handwriting of a charset.
 
-    The picture of a character depends on (seed, writer, character, n, size) alone; a sequence for `writer` or `n` gives
-    one number a character. n tells the samples of one writer apart.
+    characters: label order. What is drawn is a function of (seed, writer, character, number, size) alone, to the bit,
+    whatever the other characters, the batch, the threads and the device.
     Raises: DataError for a character without strokes.
     """
-    count = len(characters)
-    writers = [writer] * count if isinstance(writer, int) else writer
-    numbers = [n] * count if isinstance(n, int) else n
-    out = torch.empty(count, size, size, dtype=torch.uint8, device=device)
-    length = max(1, _RUN_PIXELS // size**2)
-    for start in range(0, count, length):
-        run = slice(start, start + length)
-        path = write(characters[run], seed=seed, writers=writers[run], numbers=numbers[run])
-        out[run] = render(*(torch.from_numpy(field).to(device) for field in _place(path, size)), size=size)
-    return out
+
+    def __init__(self, characters: str, device: str | torch.device = "cpu") -> None:
+        self.device = torch.device(device)
+        self._book = make_copybook(characters, self.device)
+
+    def draw(self, labels: Tensor, writers: Tensor, numbers: Tensor, *, seed: int, size: int) -> Tensor:
+        """Draw each label in the hand of a writer for the n-th time: uint8[B, 1, size, size], 255 = paper.
+
+        The ink fills the square as `hcr.glyph.fit_square` would have it, within about a pixel.
+        labels, writers, numbers: int64[B]; labels in memory, else the host waits for the device. seed, writers and
+        numbers are 0 or more, below 2**32.
+        """
+        return self._drawn(labels, writers, numbers, seed, size, fitted=True)[:, None]
+
+    def draw_page(self, labels: Tensor, writers: Tensor, numbers: Tensor, *, seed: int, size: int) -> Tensor:
+        """Draw as `draw` does, but in the size in which it is written: uint8[B, size, size], ink centred.
+
+        The box of a character is BOX sides of the picture.
+        """
+        return self._drawn(labels, writers, numbers, seed, size, fitted=False)
+
+    def _drawn(self, labels: Tensor, writers: Tensor, numbers: Tensor, seed: int, size: int, *, fitted: bool) -> Tensor:
+        out = torch.empty(len(labels), size, size, dtype=torch.uint8, device=self.device)
+        rows = self._book.host_rows[labels.cpu()]
+        length = max(1, _RUN_PIXELS.get(self.device.type, _RUN_PIXELS_ELSEWHERE) // size**2)
+        for start in range(0, len(labels), length):
+            run = slice(start, start + length)
+            here, by, number = (values[run].to(self.device, non_blocking=True) for values in (labels, writers, numbers))
+            hands = Hands(seed, by, self._book.codes[here], number)
+            path = write(self._book, here, int(rows[run].sum()), hands)
+            x, y, width = _placed(path, len(here), size, fitted)
+            out[run] = render(
+                x, y, width, path.ink, path.path, path.picture, hands.grain, hands.spot, hands.soft, size=size
+            )
+        return out
 
 
-def _place(path: Path, size: int) -> Path:
-    """Put each character's ink into the middle of its picture: points and widths in pixels."""
-    starts = np.flatnonzero(np.diff(path.picture, prepend=-1))
-    reach = path.width[:, None] / 2
-    low = np.minimum.reduceat(path.points - reach, starts)
-    high = np.maximum.reduceat(path.points + reach, starts)
-    scale = np.minimum(BOX * size, (size - 2 * _MARGIN) / (high - low).max(axis=1)).astype(np.float32)
-    points = (path.points - (0.5 * (low + high))[path.picture]) * scale[path.picture, None] + np.float32(size / 2)
-    return path._replace(points=points, width=path.width * scale[path.picture])
+def draw_pages(characters: str, labels: Sequence[int], *, seed: int, writer: int) -> np.ndarray:
+    """Draw labels of a charset as one writer has them on paper at 300 dpi: uint8[B, size, size], ink centred.
+
+    For callers without torch. The pen of the last charset is kept.
+    """
+    one = torch.tensor([writer])
+    size = round(float(Hands(seed, one, one, one).height) / BOX)
+    chosen = torch.as_tensor(labels)
+    of = torch.full_like(chosen, writer)
+    return _pen(characters).draw_page(chosen, of, torch.zeros_like(of), seed=seed, size=size).numpy()
+
+
+@lru_cache(maxsize=1)
+def _pen(characters: str) -> Pen:
+    return Pen(characters)
+
+
+def _placed(path: Path, count: int, size: int, fitted: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Put each character's ink into the middle of its picture: x, y and width in pixels."""
+    points, picture = path.points, path.picture
+    low, high = _bounds(points, points, picture, count)
+    width = path.width * _thinner(path, (high - low).amax(1))[picture]
+    reach = 0.5 * width[:, None]
+    low, high = _bounds(points - reach, points + reach, picture, count)
+    extent = (high - low).amax(1)
+    most = size - 2 * (round(size / 16) if fitted else _RIM)
+    scale = (most / extent).clamp(max=size * (1 / _SMALLEST if fitted else BOX))
+    centre = 0.5 * (low + high)
+    of = scale[picture]
+    x, y = ((points[:, axis] - centre[:, axis][picture]) * of + size / 2 for axis in (0, 1))
+    return x, y, width * of
+
+
+def _bounds(low: Tensor, high: Tensor, picture: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Give the least of `low` and the greatest of `high` in each picture: float32[B, 2] each."""
+    of = picture[:, None].expand(-1, 2)
+    least = low.new_full((count, 2), torch.inf).scatter_reduce_(0, of, low, "amin")
+    most = low.new_full((count, 2), -torch.inf).scatter_reduce_(0, of, high, "amax")
+    return least, most
+
+
+def _thinner(path: Path, extent: Tensor) -> Tensor:
+    """Say by how much each picture's pen is thinner than its hand would have it, 0-1."""
+    step = path.points[1:] - path.points[:-1]
+    area = length(step[:, 0], step[:, 1]) * path.width[1:] * (path.path[1:] == path.path[:-1])
+    covered = torch.zeros(len(extent), dtype=torch.int64, device=extent.device)
+    covered.index_add_(0, path.picture[1:], (area * _FIXED).long())
+    return (_COVERED * _FIXED * extent * extent / covered.clamp(min=1)).clamp(max=1)
 
 
 def use_one_core() -> None:

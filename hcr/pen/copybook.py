@@ -1,0 +1,176 @@
+"""The copybook: all characters of a charset, with their running forms, as flat tensors on a device.
+
+What the hand copies from. A stroke is cut into rows of four steps, a long piece into more rows than a short one, but
+not in proportion to its length: as a hand takes hardly longer for a long stroke than for a short one, the steps are its
+clock. All rows of all alternatives of a character stand together, so that drawing is: take the rows, keep the chosen.
+The price is memory, about 8 KB a character, and half a millisecond of making for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hcr.pen.neighbours import contacts, overhangs
+from hcr.pen.running import knots_of, sites_of, with_running_forms
+from hcr.pen.skeleton import BENT, DOT, NA, Stroke, interpolate, parts_of, strokes_of, strokes_through
+from hcr.pen.table import StrokeTable
+
+STEPS = 4
+"""Steps of a row: it has STEPS + 1 points, the last of which is the first of the next row of its stroke."""
+
+_ROW = 0.13  # a piece of this length is one row, one of four times it two, of nine times it three
+_MOST_ROWS = 3
+_ALWAYS = 1000.0  # a liking below which everything lies, however little a hand likes running forms
+
+FREE, HOOK, SWEEP, SPOT = range(4)
+"""What a hand may shorten: nothing here, the hook, the stroke that falls right, the dot."""
+
+NUMBERS = ("place", "half", "part", "site", "rule", "kind", "cut", "opens", "ends", "back", "ahead")
+"""Columns of Copybook.numbers."""
+
+
+class Copybook(NamedTuple):
+    """The rows of all characters; R rows of C characters.
+
+    codes: int64[C], code points. first, rows: int64[C], rows of each character.
+    points: float32[R, STEPS + 1, 2], x right and y down in the unit box.
+    overhang: float32[R, STEPS + 1, 2], by how much each point moves when what sticks out is halved.
+    chord: float32[R, 4], where the piece between two corners begins and ends. span: float32[R, 2], where in the piece
+    the row begins, and the length of a step, in lengths of the piece.
+    anchor: float32[R, 2], what the row shrinks towards where the hand shortens it.
+    middle: float32[R, 6], of the stroke, of its part, of its half of the character.
+    chosen: float32[R, 3], low and high of the liking at which the row is written, and its tie.
+    numbers: int64[R, 11], see NUMBERS: of the stroke, the half, the part, the site in the character; the rule that made
+    the site; the kind of stroke; what may be shortened; 1 where a stroke begins; 1 where it ends; how many rows its
+    stroke has before and after it.
+    touched: int64[R, 4], which row of the character the stroke's start touches, counted from the character's first
+    (-1: none), and which of its points; the same of its end. apart: float32[R, 4], how far these are from there.
+    host_rows: int64[C] in memory, so that sizes are known without waiting for the device.
+    """
+
+    codes: Tensor
+    first: Tensor
+    rows: Tensor
+    points: Tensor
+    overhang: Tensor
+    chord: Tensor
+    span: Tensor
+    anchor: Tensor
+    middle: Tensor
+    chosen: Tensor
+    numbers: Tensor
+    touched: Tensor
+    apart: Tensor
+    host_rows: Tensor
+
+
+def make_copybook(characters: str, device: str | torch.device = "cpu") -> Copybook:
+    """Make the copybook of `characters`, label order.
+
+    Raises: DataError for a character without strokes.
+    """
+    table = StrokeTable.load()
+    medians = [table.medians(char) for char in characters]
+    plain = iter(strokes_of([line for lines in medians for line in lines]))
+    own = [list(islice(plain, len(lines))) for lines in medians]
+    sites = [sites_of(strokes) for strokes in own]
+    new = iter(strokes_through([knots for each in sites for knots in knots_of(each)]))
+    written = [with_running_forms(strokes, each, new) for strokes, each in zip(own, sites, strict=True)]
+    parts = []
+    for strokes, all_strokes in zip(own, written, strict=True):
+        of = parts_of(strokes)
+        parts += [of[stroke.place] for stroke in all_strokes]
+    owner = np.repeat(np.arange(len(written)), [len(strokes) for strokes in written])
+    flat = [stroke for strokes in written for stroke in strokes]
+    return _laid_out(characters, flat, np.array(parts), owner, torch.device(device))
+
+
+def _laid_out(
+    characters: str, strokes: Sequence[Stroke], parts: np.ndarray, owner: np.ndarray, device: torch.device
+) -> Copybook:
+    lines = np.stack([stroke.line for stroke in strokes])
+    # Pieces, flat: the stroke of each, and the positions between which it lies.
+    stroke = np.repeat(np.arange(len(strokes)), [each.pieces for each in strokes])
+    begin = np.concatenate([each.corners[:-1] for each in strokes])
+    end = np.concatenate([each.corners[1:] for each in strokes])
+    a, b = lines[stroke, begin], lines[stroke, end]
+    rows = np.clip(np.round(np.sqrt(np.hypot(*(b - a).T) / _ROW)), 1, _MOST_ROWS).astype(int)
+
+    piece = np.repeat(np.arange(len(stroke)), rows)  # of each row
+    within = np.arange(len(piece)) - (np.cumsum(rows) - rows)[piece]
+    along = (within[:, None] + np.linspace(0, 1, STEPS + 1)) / rows[piece, None]
+    at = begin[piece, None] + along * (end - begin)[piece, None]
+    of = stroke[piece]
+    points = interpolate(lines, of[:, None], at)
+    bounds = np.searchsorted(owner, np.arange(len(characters) + 1))
+    overhang = interpolate(overhangs(strokes, lines, bounds), of[:, None], at)
+    opens = np.diff(of, prepend=-1) != 0
+    ends = np.append(opens[1:], True)
+
+    opened, ended = np.flatnonzero(opens), np.flatnonzero(ends)
+    back, ahead = np.arange(len(of)) - opened[of], ended[of] - np.arange(len(of))
+    kinds = np.array([each.kind for each in strokes])
+    hooked = np.array([each.hooked for each in strokes])
+    hook = hooked[of] & (np.append(stroke[1:] != stroke[:-1], True))[piece]
+    cut = np.select([hook, kinds[of] == NA, kinds[of] == DOT], [HOOK, SWEEP, SPOT], FREE)
+    anchor = np.where((hook | (kinds[of] == BENT))[:, None], a[piece], lines[of, 0])
+
+    touched, apart = contacts(strokes, points, bounds, opened, ended)
+    middle = lines.mean(1)
+    group = owner * 64
+    of_part, of_half = (_middles(middle, group + parts[:, column]) for column in (1, 0))
+    numbers = np.stack(
+        [
+            np.array([each.place for each in strokes])[of],
+            parts[of, 0],
+            parts[of, 1],
+            np.array([each.site for each in strokes])[of],
+            np.array([each.rule for each in strokes])[of],
+            kinds[of],
+            cut,
+            opens,
+            ends,
+            back,
+            ahead,
+        ],
+        1,
+    )
+    chosen = np.array([(each.low, min(each.high, _ALWAYS), each.tie) for each in strokes])[of]
+    count = np.bincount(owner[of], minlength=len(characters))
+
+    def floats(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values.astype(np.float32)).to(device)
+
+    def integers(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values.astype(np.int64)).to(device)
+
+    return Copybook(
+        integers(np.array([ord(char) for char in characters])),
+        integers(np.cumsum(count) - count),
+        integers(count),
+        floats(points),
+        floats(overhang),
+        floats(np.concatenate([a, b], 1)[piece]),
+        floats(np.stack([within / rows[piece], 1 / (STEPS * rows[piece])], 1)),
+        floats(anchor),
+        floats(np.concatenate([middle, of_part, of_half], 1)[of]),
+        floats(chosen),
+        integers(numbers),
+        integers(touched[of]),
+        floats(apart[of]),
+        torch.from_numpy(count.astype(np.int64)),
+    )
+
+
+def _middles(middle: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Give of each stroke the mean of the middles of its group."""
+    _, inverse, sizes = np.unique(group, return_inverse=True, return_counts=True)
+    total = np.stack([np.bincount(inverse, middle[:, axis]) for axis in (0, 1)], 1)
+    means: np.ndarray = (total / sizes[:, None])[inverse]
+    return means

@@ -1,0 +1,105 @@
+"""The running forms of a character: which strokes a fast hand writes otherwise, and what it likes to join.
+
+Between the skeletons and the copybook. A component that has running forms is a site: a run of strokes with alternatives
+to them. Which one is written is a hand's liking, kept over characters. No two sites share a stroke; the rule that comes
+first in `components.RULES` has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from hcr.pen.components import RULES
+from hcr.pen.forms import New
+from hcr.pen.skeleton import BENT, DOT, HENG, NA, PIE, SHU, TI, Stroke
+
+
+class Site(NamedTuple):
+    """`strokes` strokes from `first` on, and their alternatives: the share of each, and its lines."""
+
+    first: int
+    strokes: int
+    rule: int
+    alternatives: list[tuple[float, list[New]]]
+
+
+def sites_of(strokes: Sequence[Stroke]) -> list[Site]:
+    """Find the components that have running forms; no stroke is in two of them."""
+    sites = []
+    first = 0
+    while first < len(strokes):
+        for number, rule in enumerate(RULES):
+            found = rule(strokes, first)
+            if found:
+                sites.append(Site(first, found[0], number, found[1]))
+                first += found[0]
+                break
+        else:
+            first += 1
+    return sites
+
+
+def tie(strokes: Sequence[Stroke], place: int) -> float:
+    """Say how much likelier than others the stroke at `place` is joined to the one after it, 0-1."""
+    if place + 1 == len(strokes):
+        return 0.0
+    one, two = strokes[place], strokes[place + 1]
+    gap = float(np.hypot(*(two.start - one.end)))
+    if one.kind == HENG and two.kind == HENG and 0 < two.start[1] - one.start[1] < 0.3:
+        return 0.45
+    if one.kind == DOT and two.kind in (DOT, TI) and gap < 0.4:
+        return 0.55
+    return _TIES.get((one.kind, two.kind), 0.0) if gap < 0.45 else 0.0
+
+
+_TIES = {
+    (SHU, BENT): 0.3,
+    (DOT, HENG): 0.3,
+    (DOT, BENT): 0.25,
+    (DOT, PIE): 0.3,
+    (PIE, DOT): 0.4,
+    (PIE, NA): 0.35,
+    (PIE, HENG): 0.35,
+    (PIE, SHU): 0.2,
+    (PIE, PIE): 0.3,
+    (TI, BENT): 0.2,
+    (TI, SHU): 0.15,
+    (SHU, TI): 0.4,
+    (BENT, HENG): 0.35,
+    (HENG, PIE): 0.25,
+    (HENG, SHU): 0.15,
+}
+
+
+def with_running_forms(strokes: Sequence[Stroke], sites: Sequence[Site], new: Iterator[Stroke]) -> list[Stroke]:
+    """Give the strokes of a character in writing order with the lines of all alternatives at their places.
+
+    new: the strokes through `knots_of(sites)`, in that order.
+    """
+    numbered = [replace(stroke, place=place, tie=tie(strokes, place)) for place, stroke in enumerate(strokes)]
+    result: list[Stroke] = []
+    done = 0
+    for number, site in enumerate(sites, 1):
+        result += numbered[done : site.first]
+        done = site.first + site.strokes
+        total = sum(share for share, _ in site.alternatives)
+        result += [replace(stroke, low=total, site=number, rule=site.rule) for stroke in numbered[site.first : done]]
+        low = 0.0
+        for share, lines in site.alternatives:
+            for order, line in enumerate(lines):
+                made = next(new)
+                made.place = site.first + min(order, site.strokes - 1)
+                made.site, made.rule, made.low, made.high = number, site.rule, low, low + share
+                made.tie = numbered[done - 1].tie if line is lines[-1] else line.tie
+                result.append(made)
+            low += share
+    return result + numbered[done:]
+
+
+def knots_of(sites: Sequence[Site]) -> list[np.ndarray]:
+    """List the knots of all alternatives."""
+    return [np.array(line.knots) for site in sites for _, lines in site.alternatives for line in lines]

@@ -1,0 +1,201 @@
+"""From rows of the copybook to the path that one person's pen takes.
+
+Between the copybook and the renderer, all in tensor operations, for a whole batch, nothing a picture of its own. A
+character's halves, parts and strokes are moved, scaled and turned about their middles; the pen then joins strokes,
+and, being a thing with mass, cuts the corners of the whole path: a low-pass filter over its clock, not over its length,
+so that small components become small loops and not blots. Last the page is slanted and warped.
+
+Rows and points that a GPU has room for but that nobody writes are marked so (`ragged.py`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hcr.pen.chance import keyed, normal, uniform
+from hcr.pen.copybook import NUMBERS, STEPS, Copybook
+from hcr.pen.exact import decay, growth, length, turning
+from hcr.pen.hand import Hands
+from hcr.pen.ragged import kept
+from hcr.pen.skeleton import DOT
+
+_LINK = 3  # points between two joined strokes
+_SLOTS = STEPS + 1 + _LINK
+_DIFFUSIONS = 5
+_KEEPS = 0.75  # how often a writer writes a component his usual way
+
+
+class Path(NamedTuple):
+    """What the pens of a batch do, flat: N points of B pictures.
+
+    points: float32[N, 2] in the unit box, x right and y down; it may stick out by a few tenths.
+    width: float32[N], full width of the line in sides of the box. ink: float32[N], 0-1.
+    path: int64[N], ascending; points of one path, and only those, are joined by a line.
+    picture: int64[N], ascending, the picture of each point.
+    """
+
+    points: Tensor
+    width: Tensor
+    ink: Tensor
+    path: Tensor
+    picture: Tensor
+
+
+def write(book: Copybook, labels: Tensor, rows: int, hands: Hands) -> Path:
+    """Write the characters `labels`, int64[B] on the book's device, in these hands; `rows` is what they have in all."""
+    counts = book.rows[labels]
+    picture = torch.repeat_interleave(torch.arange(len(labels), device=labels.device), counts, output_size=rows)
+    begin = (counts.cumsum(0) - counts)[picture]
+    row = torch.arange(rows, device=labels.device) - begin + book.first[labels][picture]
+
+    numbers = book.numbers.index_select(0, row)
+    chosen = book.chosen.index_select(0, row)
+    site, rule = numbers[:, NUMBERS.index("site")], numbers[:, NUMBERS.index("rule")]
+    own = uniform(keyed(hands.key[picture], site, site * 0 + 1), 2)
+    liking = torch.where(own[:, 0] < _KEEPS, hands.liking[picture, rule], own[:, 1])
+    running = hands.running[picture]
+    index, written = kept((liking >= chosen[:, 0] * running) & (liking < chosen[:, 1] * running))
+    # Where in the kept rows each row went, so that strokes find those that they touch.
+    went = torch.full((rows + 1,), -1, device=labels.device)
+    went.scatter_(0, torch.where(written, index, rows), torch.arange(len(index), device=labels.device))
+    row, picture, numbers, chosen, begin = (each[index] for each in (row, picture, numbers, chosen, begin))
+    columns = dict(zip(NUMBERS, numbers.unbind(1), strict=True))
+
+    stroke_key = keyed(hands.key[picture], columns["place"] + 16)
+    noise, chance = normal(stroke_key, 8), uniform(keyed(stroke_key, 2), 1)[:, 0]
+    points = _bent(book, row, picture, columns, hands, noise)
+    touched = book.touched[row][:, ::2]
+    touched = torch.where(touched >= 0, went[begin[:, None] + touched.clamp(min=0)], -1)
+    points = points + _touching(book, row, touched, columns, points) * hands.tight[picture, None, None]
+    width = hands.width[picture] * growth(hands.width_spread[picture] * noise[:, 5])
+    ink = hands.ink[picture] * (1 - (hands.ink_spread[picture] * noise[:, 6]).abs()).clamp(min=0.4)
+
+    # The way to the next stroke.
+    following = torch.cat([points[1:, 0], points[-1:, -1]])
+    gap = following - points[:, -1]
+    same = torch.cat([(picture[1:] == picture[:-1]) & written[1:], written.new_zeros(1)])
+    within = torch.cat([columns["part"][1:] == columns["part"][:-1], same[-1:]])
+    near = decay(((length(gap[:, 0], gap[:, 1]) - 0.15) * 4).clamp(min=0)) * torch.where(within, 1.0, 0.5)
+    likely = hands.join[picture] * near
+    likely = likely + (1 - likely) * chosen[:, 2].clamp(max=1) * hands.fluency[picture]
+    ends = (columns["ends"] == 1) | ~same
+    joined = ends & same & ((chance < likely) | (chosen[:, 2] > 1))
+
+    along = torch.arange(1, _LINK + 1, device=labels.device) / (_LINK + 1)
+    links = points[:, -1:] + gap[:, None] * along[:, None]
+    slots = torch.cat([points, links], 1)
+    inside = written.new_ones(len(row), STEPS)
+    whole = [inside, ends[:, None], joined[:, None].expand(-1, _LINK)]
+    used = written[:, None] & torch.cat(whole, 1)
+    opens = torch.cat([picture.new_ones(1, dtype=torch.bool), (ends & ~joined)[:-1]])
+    index, written = kept(used.reshape(-1))
+    of = index // _SLOTS
+    slot = index - of * _SLOTS
+    begins = (slot == 0) & opens[of] | ~written
+    path = begins.cumsum(0)
+    picture = picture[of]
+
+    flat = _smooth(slots.reshape(-1, 2)[index], path, hands.smooth[picture])
+    lift = (slot > STEPS).float() * torch.where(slot == STEPS + 2, 1.0, 0.7)
+    pressure = (1 - lift * (1 - hands.link_pressure[picture])) * _ends(begins, path, hands, picture)
+    flat = _page(flat, picture, hands)
+    return Path(flat, width[of] * pressure, ink[of] * (0.6 + 0.4 * pressure), path, picture)
+
+
+def _bent(
+    book: Copybook, row: Tensor, picture: Tensor, columns: dict[str, Tensor], hands: Hands, noise: Tensor
+) -> Tensor:
+    """Deform each stroke about its middle, and its part and its half of the character about theirs."""
+    kind = columns["kind"]
+    points, chord, span = book.points[row], book.chord[row], book.span[row]
+    begin, across = chord[:, None, :2], (chord[:, 2:] - chord[:, :2])[:, None]
+    along = (span[:, :1] + span[:, 1:] * torch.arange(STEPS + 1, device=row.device))[:, :, None]
+    chords = begin + across * along
+    arc = (hands.bow[picture] * noise[:, 4] + hands.kind_bow[picture, kind])[:, None, None]
+    normal_to = torch.stack([-across[..., 1], across[..., 0]], -1)
+    points = (
+        points + (chords - points) * hands.straight[picture, None, None] + normal_to * (4 * arc * along * (1 - along))
+    )
+    anchor = book.anchor[row][:, None]
+    points = anchor + (points - anchor) * hands.left[picture, columns["cut"]][:, None, None]
+
+    points = points + book.overhang[row] * hands.tuck[picture, None, None]
+
+    of_half, of_part = (
+        normal(keyed(hands.key[picture], columns[name] + salt), 4)
+        for name, salt in (("half", 1 << 10), ("part", 1 << 11))
+    )
+    middle = book.middle[row]
+    grow_part = growth(hands.part_size[picture, None] * of_part[:, :2])
+    grow_half = growth(hands.crowd[picture, None] + hands.half_size[picture, None] * of_half[:, :2])
+    target = middle[:, :2] + hands.shift[picture, None] * noise[:, :2]
+    for grow, centre, move in (
+        (grow_part, middle[:, 2:4], hands.part_shift[picture, None] * of_part[:, 2:]),
+        (grow_half, middle[:, 4:], hands.half_shift[picture, None] * of_half[:, 2:]),
+    ):
+        target = centre + (target - centre) * grow + move
+
+    angle = hands.turn[picture] * noise[:, 2] * torch.where(kind == DOT, 2.0, 1.0) + hands.kind_turn[picture, kind]
+    stretch = (
+        growth(hands.size[picture] * noise[:, 3] + hands.kind_size[picture, kind])[:, None] * grow_part * grow_half
+    )
+    cos, sin = (each[:, None] for each in turning(angle))
+    x, y = (points - middle[:, None, :2]).unbind(-1)
+    bent = torch.stack([(x * cos - y * sin) * stretch[:, :1], (x * sin + y * cos) * stretch[:, 1:]], -1)
+    return bent + target[:, None]
+
+
+def _touching(book: Copybook, row: Tensor, place_of: Tensor, columns: dict[str, Tensor], points: Tensor) -> Tensor:
+    """Give how far each point is to move so that the ends of strokes touch what they touched in print.
+
+    place_of: int64[R, 2], which of the rows are those that start and end touch, -1: none.
+    """
+    place = torch.arange(len(row), device=row.device)
+    starts = points[(place - columns["back"]).clamp(min=0), 0]
+    ends = points[(place + columns["ahead"]).clamp(max=len(row) - 1), STEPS]
+    touched, apart = book.touched[row], book.apart[row]
+    steps = columns["back"][:, None] + torch.arange(STEPS + 1, device=row.device) / STEPS
+    along = (steps / (columns["back"] + columns["ahead"] + 1)[:, None])[:, :, None]
+    moved = torch.zeros_like(points)
+    for end, own, share in ((0, starts, 1 - along), (1, ends, along)):
+        other = place_of[:, end]
+        there = points[other.clamp(min=0), touched[:, 2 * end + 1].clamp(min=0)] + apart[:, 2 * end : 2 * end + 2]
+        moved = moved + torch.where((other >= 0)[:, None], there - own, 0)[:, None] * share
+    return moved
+
+
+def _smooth(points: Tensor, path: Tensor, sigma: Tensor) -> Tensor:
+    """Low-pass each path over its steps by a Gaussian of `sigma` steps; its ends stay where they are.
+
+    Diffusion: k steps of strength a add up to a variance of 2 a k, and need no window.
+    """
+    inner = (path[1:-1] == path[:-2]) & (path[1:-1] == path[2:])
+    strength = ((sigma[1:-1] ** 2 / (2 * _DIFFUSIONS)).clamp(max=0.48) * inner)[:, None]
+    for _ in range(_DIFFUSIONS):
+        points[1:-1] += strength * (points[:-2] - 2 * points[1:-1] + points[2:])
+    return points
+
+
+def _ends(begins: Tensor, path: Tensor, hands: Hands, picture: Tensor) -> Tensor:
+    """Give the pressure of each point, 0-1: a path sets in, and thins out towards its end."""
+    place = torch.arange(len(path), device=path.device)
+    since = place - torch.where(begins, place, 0).cummax(0).values
+    last = torch.cat([begins[1:], begins.new_ones(1)])
+    until = torch.where(last, place, len(path)).flip(0).cummin(0).values.flip(0) - place
+    attack = hands.attack[picture] * (1 - since / 2).clamp(min=0)
+    taper = hands.taper[picture] * (1 - until / 3).clamp(min=0)
+    return (1 - attack) * (1 - taper)
+
+
+def _page(points: Tensor, picture: Tensor, hands: Hands) -> Tensor:
+    """Warp, stretch and shear each character as a whole."""
+    x, y = (2 * points - 1).unbind(1)
+    bends = hands.warp[:, picture]
+    aspect = growth(0.5 * hands.aspect)[picture]
+    wide = (x + bends[0] * x * y + bends[1] * y * y + bends[2] * x * x) * aspect
+    high = (y + bends[3] * x * y + bends[4] * y * y + bends[5] * x * x) / aspect
+    slant, rise = hands.slant[picture], hands.rise[picture]
+    return torch.stack([wide - slant * high, high - rise * wide], 1) / 2 + 0.5
