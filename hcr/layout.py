@@ -60,14 +60,21 @@ def find_run(name: str | None) -> Path:
         raise DataError(f"{ARTIFACTS}: no run with a checkpoint; train one with hcr-train")
     if len(runs) > 1:
         packed = PACKED.resolve()
-        runs = [run for run in runs if (pack := pack_of(run)) and pack.resolve().parent == packed] or runs
+        runs = [run for run in runs if not (pack := pack_of(run)) or pack.resolve().parent == packed] or runs
     return _only(runs, "runs", "--run")
 
 
 def pack_of(run: Path) -> Path | None:
-    """Give the pack that a run was trained on, by its run.json; None where it has none yet."""
+    """Give the pack that a run was trained on or judged by, by its run.json; None where it has none."""
     record = run / "run.json"
-    return Path(read_json(record)["pack"]["path"]) if record.is_file() else None
+    path = read_json(record)["pack"]["path"] if record.is_file() else None
+    return Path(path) if path else None
+
+
+def is_drawn(run: Path) -> bool:
+    """Tell whether a run learns from handwriting drawn as it is needed, by its run.json."""
+    record = run / "run.json"
+    return record.is_file() and read_json(record)["config"].get("draw", 0) > 0
 
 
 def find_checkpoint(run: str | None) -> Path:

@@ -62,7 +62,7 @@ def test_every_setting_has_a_flag_that_shows_its_own_default() -> None:
         option = flags[field.name]
         assert isinstance(option, click.Option) and option.help
         # Those that depend on pack or device say so in words.
-        if field.name in ("size", "batch_size", "precision"):
+        if field.name in ("draw", "charset", "size", "batch_size", "precision"):
             assert defaults[field.name] is None and "[default: " in option.help
         else:
             assert defaults[field.name] == field.default and (option.show_default or option.is_flag)
@@ -103,7 +103,8 @@ def test_default_then_recipe_then_flag(here: Path) -> None:
     out = ok(hcr_train("--recipe", "mine.toml", "--workers", 0, "--device", "cpu", *flags, *more))
     assert out.startswith("artifacts/small-32-compact: done after 4 steps; best epoch 1: val top-1 ")
     assert record("small-32-compact")["config"] == {
-        "arch": "compact", "size": 32, "epochs": 1, "batch_size": 20, "accumulate": 2, "lr": 0.004,
+        "draw": 0, "charset": "", "arch": "compact", "size": 32, "epochs": 1, "batch_size": 20, "accumulate": 2,
+        "lr": 0.004,
         "schedule": "plateau", "warmup": 0.3, "weight_decay": 0.01, "clip": 1.0, "label_smoothing": 0.2,
         "ema_decay": 0.9, "augmentation": False, "precision": "bf16", "sync_bn": False, "seed": 4,
     }  # fmt: skip

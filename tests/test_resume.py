@@ -77,8 +77,11 @@ def test_kill_9_at_random_moments_changes_nothing() -> None:
 
 
 def test_killed_workers_are_replaced_and_nothing_changes(whole: Path, small_pack: Path, tmp_path: Path) -> None:
+    others = set(multiprocessing.active_children())
+
     def kill() -> None:
-        os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+        (worker,) = set(multiprocessing.active_children()) - others
+        os.kill(worker.pid or 0, signal.SIGKILL)
 
     watcher = Watcher(2, kill)
     train(GIVEN, small_pack, tmp_path / "run", Execution(workers=1, checkpoint_every=1), watcher, resume=False)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def look_ahead(
     given: dict[str, Any],
-    pack: Path,
+    pack: Path | None,
     run: Path,
     execution: Execution,
     observer: Observer,
@@ -41,7 +41,8 @@ def look_ahead(
     if found:
         sources = dict.fromkeys(asdict(plan.config), "the run")
     else:
-        sources = dict.fromkeys(execution.usual(), "the device") | {"size": "the pack"} | sources
+        usual = dict.fromkeys(execution.usual(), "the device")
+        sources = usual | ({} if plan.config.draw else {"size": "the pack"}) | sources
     _show_plan(plan, found, observer, sources)
 
 
@@ -52,13 +53,18 @@ def _show_plan(plan: Plan, found: dict[str, Any] | None, observer: Observer, sou
     config, execution, every = plan.config, plan.execution, plan.execution.checkpoint_every
     parameters = sum(parameter.numel() for parameter in plan.state(found, observer).model.parameters())
     memory = estimate(plan)
-    samples = " + ".join(f"{len(reader):,} {split}" for split, reader in plan.readers.items())
+    samples = " + ".join(f"{len(split):,} {name}" for name, split in plan.splits.items())
+    origin = "drawn as they are needed"
+    if plan.pack:
+        origin = f"{origin}, judged by {plan.pack}" if config.draw else str(plan.pack)
     start = f"goes on at step {found['step']:,}" if found else "new"
     pause = f"{every:,} steps" if isinstance(every, int) else f"{every:,.0f} seconds"
     step = memory.step + memory.picture * memory.pictures
     lines = {
         "run": f"{plan.run}, {start}",
-        "pack": f"{plan.pack}: {samples} samples of {config.size} px, {len(plan.charset):,} characters",
+        "pictures"
+        if config.draw
+        else "pack": f"{origin}: {samples} samples of {config.size} px, {len(plan.charset):,} characters",
         "device": f"{execution.device}, {execution.workers} reading, cache {execution.cache}, saving every {pause}",
         "steps": f"{plan.total:,}: {config.epochs:,} epochs of {plan.per_epoch:,}, of {config.batch_size:,} pictures",
         "parameters": f"{parameters:,}",

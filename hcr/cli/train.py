@@ -1,4 +1,4 @@
-"""hcr-train: a pack in, a run with checkpoints out."""
+"""hcr-train: a pack or the pen in, a run with checkpoints out."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ SECTIONS = {
     "dry_run": "Before training",
     "debug": "Other",
 }
+# Pictures of a drawn epoch where --draw stands alone.
+DRAWN = 100_000
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -58,7 +60,19 @@ class _Every(click.ParamType):
 
 @click.command(cls=_Command)
 @click.option("--data", type=click.Path(path_type=Path), help="The pack.  [default: the only one in data/packed]")
-@click.option("--run", "name", help="Name of the run, a folder in artifacts/.  [default: <pack>-<arch>]")
+@click.option(
+    "--draw",
+    type=int,
+    is_flag=False,
+    flag_value=DRAWN,
+    metavar="[PICTURES]",
+    help=f"Train on handwriting drawn as it is needed, PICTURES ({DRAWN}) an epoch; drawn handwriting judges it, too, "
+    "or the val split of --data.  [default: train on a pack]",
+)
+@click.option("--charset", help="What --draw draws: level1, gb2312, or a FILE of characters.  [default: level1]")
+@click.option(
+    "--run", "name", help="Name of the run, a folder in artifacts/.  [default: <pack>-<arch>, drawn-<size>-<arch>]"
+)
 @click.option("--recipe", type=click.Path(path_type=Path), help="TOML file of settings.")
 @click.option("--init", metavar="RUN|FILE", help="Begin with the weights of a run (its best ones) or checkpoint file.")
 @click.option("--resume", is_flag=True, help="Go on from the newest valid checkpoint; start where there is none.")
@@ -68,7 +82,7 @@ class _Every(click.ParamType):
     show_default=True,
     help="Or efficientnet_v2_s_stride1, compact (for a CPU), vgg19_bn, timm:NAME.",
 )
-@click.option("--size", type=int, help="Pixels a side, from 32.  [default: the pack's]")
+@click.option("--size", type=int, help="Pixels a side, from 32.  [default: the pack's; drawn: 64]")
 @click.option("--epochs", type=int, default=20, show_default=True, help="Passes over the training split.")
 @click.option("--batch-size", type=int, help="Pictures a step, of all processes.  [default: 256 on CUDA, 64 on a CPU]")
 @click.option(
@@ -94,7 +108,7 @@ class _Every(click.ParamType):
     help="Of convolutions and products.  [default: bf16 where the hardware has it, else fp32]",
 )
 @click.option("--sync-bn", is_flag=True, help="Batch norm over the pictures of all processes (CUDA).")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of first weights, order, augmentation, dropout.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of first weights, pictures, order, dropout.")
 @device_option
 @click.option("--workers", type=click.IntRange(0), help="Processes that read.  [default: 4 on CUDA, 1 on a CPU]")
 @click.option(
@@ -137,7 +151,7 @@ def main(
     find_batch: bool,
     **settings: Any,
 ) -> None:
-    """Train a network on a pack.
+    """Train a network on a pack, or on handwriting drawn as it is needed.
 
     Writes artifacts/<run>: run.json, first-batch.png, metrics, curves.svg and checkpoints. Ctrl-C and SIGTERM save and
     stop (exit code 75); the same command with --resume goes on exactly where it stopped. torchrun starts it on many
@@ -146,6 +160,7 @@ def main(
     \b
     hcr-train --resume
     hcr-train --data data/packed/real-64 --run real --arch compact
+    hcr-train --draw --charset gb2312 --arch compact --resume
     hcr-train --run tuned --init real --epochs 3 --lr 2e-4
     torchrun --nproc-per-node 2 -m -- hcr.cli.train --run real --resume
     """
@@ -153,7 +168,7 @@ def main(
         # cuBLAS reads it when CUDA starts.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     from hcr.config import read_recipe
-    from hcr.layout import ARTIFACTS, find_pack, pack_of
+    from hcr.layout import ARTIFACTS, find_pack, is_drawn, pack_of
     from hcr.training import Execution, TrainConfig, train
 
     given = read_recipe(recipe, TrainConfig) if recipe else {}
@@ -161,10 +176,17 @@ def main(
     for key, value in settings.items():
         if ctx.get_parameter_source(key) is ParameterSource.COMMANDLINE:
             given[key], sources[key] = value, "flag"
-    pack = data or (name and pack_of(ARTIFACTS / name)) or find_pack(None)
     device = choose_device(device)
     cuda = device == "cuda"
-    run = ARTIFACTS / (name or f"{pack.name}-{given.get('arch', settings['arch']).replace(':', '-')}")
+    named, arch = name and ARTIFACTS / name, given.get("arch", settings["arch"]).replace(":", "-")
+    drawn = bool(given.get("draw") or (named and resume and is_drawn(named)))
+    pack: Path | None
+    if drawn:
+        run = named or ARTIFACTS / f"drawn-{given.get('size', TrainConfig.size)}-{arch}"
+        pack = data or (pack_of(run) if resume else None)
+    else:
+        pack = data or (named and pack_of(named)) or find_pack(None)
+        run = named or ARTIFACTS / f"{pack.name}-{arch}"
     if workers is None:
         workers = min(4, os.cpu_count() or 1) if cuda else 1
     execution = Execution(device, workers, cache, checkpoint_every, compile, deterministic, tensorboard)
@@ -178,7 +200,7 @@ def main(
                 look_ahead(given, pack, run, execution, screen, sources, find_batch=find_batch, **start)
             return
         if first:
-            click.echo(f"training {run} on {pack}, {device}", err=True)
+            click.echo(f"training {run} on {'drawn handwriting' if drawn else pack}, {device}", err=True)
         summary = train(given, pack, run, execution, screen, **start)
     if not first:
         return
@@ -190,7 +212,7 @@ def main(
             f"{run}: done after {summary.steps:,} steps; best epoch {best['epoch']}: "
             f"val top-1 {best['val_top1']:.2%}, top-5 {best['val_top5']:.2%} of {best['val_n']:,}"
         )
-    click.echo(f"next: hcr-eval --run {shlex.quote(run.name)} --data {shlex.quote(str(pack))}")
+    click.echo(f"next: hcr-eval --run {shlex.quote(run.name)} --data {shlex.quote(str(pack)) if pack else 'PACK'}")
 
 
 def _weights(init: str) -> Path:

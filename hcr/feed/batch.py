@@ -8,7 +8,10 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """images uint8[B, 1, S, S] (255 = paper), labels int64[B], index int64[B] (positions in the pack)."""
+    """images uint8[B, 1, S, S] (255 = paper), labels int64[B], index int64[B].
+
+    index: positions in the pack, or the numbers of drawn samples.
+    """
 
     images: Tensor
     labels: Tensor

@@ -31,6 +31,7 @@ class Loader:
 
     workers: processes that read; 0: this one. cache: "none", or hold the whole split as uint8, in memory ("ram") or on
     the device ("device"; nobody reads then, and `workers` count for nothing). The batches depend on none of these.
+    labels: int[N], other ones than the pack's.
 
     A batch may be kept as long as one likes. Loaders share no state; of one, run one pass at a time.
 
@@ -46,6 +47,7 @@ class Loader:
         workers: int = 0,
         cache: Cache = "none",
         device: str = "cpu",
+        labels: np.ndarray | None = None,
     ) -> None:
         if cache not in get_args(Cache):
             raise UsageError(f"cache {cache!r}: expected one of {', '.join(get_args(Cache))}")
@@ -53,7 +55,7 @@ class Loader:
         self._cuda = device != "cpu"
         self._stream = Stream(path, batches, workers, pin_memory=self._cuda)
         self._resident = None if cache == "none" else load_resident(path, device if cache == "device" else "cpu")
-        self._labels = open_pack(path).labels
+        self._labels = open_pack(path).labels if labels is None else labels
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -41,6 +41,18 @@ class TrainingBatches:
             yield order[step * self.batch_size : (step + 1) * self.batch_size][self.rank :: self.world]
 
 
+class EndlessBatches(TrainingBatches):
+    """The same of samples without end, n an epoch: each epoch goes on counting where the last one ended.
+
+    Step k of a run has the samples from k · batch_size on, whatever the epoch, so that no sample comes twice.
+    """
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        steps = steps_per_epoch(self.n, self.batch_size)
+        for step in range(self.epoch * steps + self.start, (self.epoch + 1) * steps):
+            yield np.arange(step * self.batch_size, (step + 1) * self.batch_size)[self.rank :: self.world]
+
+
 class SequentialBatches:
     """A batch sampler for evaluation: every sample once, in the pack's order, the last batch short.
 

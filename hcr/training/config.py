@@ -20,6 +20,8 @@ CHOICES = {"schedule": ("cosine", "plateau"), "precision": ("fp32", "bf16", "fp1
 class TrainConfig:
     """Settings of a run; how it is executed (device, workers, checkpoint times) stands elsewhere and may change.
 
+    draw: pictures of an epoch, drawn as they are needed; 0 for a pack's training split. charset: the characters that
+    are drawn, a name or file as Charset.named takes it; "" for a pack's.
     arch: a backbone's name. size: pixels a side, the pack's. epochs: passes over the training split.
     batch_size: pictures a step, over all processes. accumulate: parts in which each process computes its pictures of a
     step, one after the other, where memory is short; batch norm sees a part at a time.
@@ -28,12 +30,16 @@ class TrainConfig:
     weight_decay: AdamW's, not on norms and biases; 0 makes it Adam. clip: the greatest norm of a step's gradients; 0:
     no limit. label_smoothing: share of the target spread over all classes.
     ema_decay: of the averaged weights, which are validated and released; 0 for the last weights as they are.
-    augmentation: distort training pictures. precision: in which convolutions and products are computed.
-    sync_bn: batch norm over all processes' pictures (CUDA). seed: of order, augmentation, dropout and first weights.
+    augmentation: distort training pictures, drawn ones also as poor pens and scanners do. precision: in which
+    convolutions and products are computed.
+    sync_bn: batch norm over all processes' pictures (CUDA). seed: of order, augmentation, dropout, first weights and
+    what is drawn.
 
     Raises: UsageError for a value out of its range.
     """
 
+    draw: int = 0
+    charset: str = ""
     arch: str = "efficientnet_v2_s"
     size: int = 64
     epochs: int = 20
@@ -54,6 +60,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         require_arch(self.arch)
         for name, low, high in (
+            ("draw", 0, 1 << 31),
             ("size", 32, 256),
             ("epochs", 1, 10_000),
             ("batch_size", 2, 65_536),
@@ -109,10 +116,12 @@ def config_for(given: dict[str, Any], started: dict[str, Any] | None) -> TrainCo
     if started is None:
         return TrainConfig(**given)
     names = {field.name for field in dataclasses.fields(TrainConfig)}
+    config = TrainConfig(**{name: value for name, value in started.items() if name in names})
     for name, value in given.items():
-        if started.get(name) != value:
+        known = getattr(config, name)
+        if known != value:
             raise UsageError(
-                f"--{name.replace('_', '-')} {value}: the run was started with {started.get(name)}; "
+                f"--{name.replace('_', '-')} {value}: the run was started with {known}; "
                 "leave the flag out to go on, or start another --run"
             )
-    return TrainConfig(**{name: value for name, value in started.items() if name in names})
+    return config

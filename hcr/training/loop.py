@@ -19,8 +19,7 @@ import torch
 
 from hcr.errors import HcrError, Stopped
 from hcr.feed.batch import Batch
-from hcr.feed.loader import Loader
-from hcr.feed.order import SequentialBatches, TrainingBatches
+from hcr.feed.order import EndlessBatches, SequentialBatches, TrainingBatches
 from hcr.feed.stream import WorkerError
 from hcr.files import free_bytes
 from hcr.layout import checkpoints
@@ -62,18 +61,18 @@ class Trainer:
     def __init__(
         self, plan: Plan, observer: Observer, state: TrainState, stop: StopFlag, ranks: Ranks, views: Views | None
     ) -> None:
-        config, execution, readers = plan.config, plan.execution, plan.readers
+        config, execution, splits = plan.config, plan.execution, plan.splits
         self.plan, self.config, self.execution, self.run = plan, config, execution, plan.run
         self.observer, self.stop, self.ranks, self.state, self.views = observer, stop, ranks, state, views
         self.stepper = Stepper(config, state, ranks, compiled=execution.compile)
         mine = (ranks.rank, ranks.world)
-        self.batches = TrainingBatches(len(readers["train"]), config.batch_size, config.seed, *mine)
-        feed: dict[str, Any] = {name: getattr(execution, name) for name in ("device", "workers", "cache")}
-        self.training = Loader(readers["train"].path, self.batches, **feed)
+        order = EndlessBatches if config.draw else TrainingBatches
+        self.batches = order(len(splits["train"]), config.batch_size, config.seed, *mine)
+        self.training = splits["train"].feed(self.batches, execution)
         self.validation = None
-        if "val" in readers:
-            every = SequentialBatches(len(readers["val"]), config.batch_size, *mine)
-            self.validation = Loader(readers["val"].path, every, **feed)
+        if "val" in splits:
+            every = SequentialBatches(len(splits["val"]), config.batch_size, *mine)
+            self.validation = splits["val"].feed(every, execution)
         self.saved_at, self.saved_step = time.monotonic(), state.step
         self.estimated = False
 
@@ -207,7 +206,7 @@ class Trainer:
         model.load_state_dict(self.state.ema)
 
         def judged(count: int) -> None:
-            self.observer.validating(count, len(self.plan.readers["val"]))
+            self.observer.validating(count, len(self.plan.splits["val"]))
             self._stop_if(*self.ranks.agree(bool(self.stop.name)))
 
         # On a CPU always in float32: the score is not to depend on what the machine multiplies fastest.

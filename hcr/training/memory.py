@@ -118,7 +118,7 @@ def find_batch(plan: Plan, observer: Observer) -> list[tuple[int, float, int]]:
     stepper, found = _stepper(plan), []
     size = 8
     with suppress(torch.OutOfMemoryError):
-        while size <= len(plan.readers["train"]):
+        while size <= len(plan.splits["train"]):
             observer.note(f"trying {size} pictures a step")
             torch.cuda.reset_peak_memory_stats()
             for _ in range(WARM):

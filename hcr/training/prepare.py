@@ -13,6 +13,7 @@ import torch
 
 from hcr.charset import Charset
 from hcr.errors import DataError, UsageError
+from hcr.feed.drawn import TRAINING_WRITERS, VALIDATION_WRITERS
 from hcr.feed.order import steps_per_epoch
 from hcr.feed.resident import resident_bytes
 from hcr.layout import checkpoints, splits_of
@@ -23,20 +24,26 @@ from hcr.training import checkpoint
 from hcr.training.config import Execution, TrainConfig, config_for
 from hcr.training.observer import Observer
 from hcr.training.ranks import Ranks
+from hcr.training.splits import DrawnSplit, PackSplit, Split
 from hcr.training.state import TrainState
+
+# What is drawn where nobody says; and the pictures that judge, or a quarter of an epoch's where those are fewer.
+DRAWN_CHARSET = "level1"
+JUDGED = 4096
 
 
 @dataclass(frozen=True)
 class Plan:
     """What a run is to do, all of it fitting together.
 
-    pack: the folder. readers: of its train split, and of val where it has one. init: the checkpoint whose weights a new
-    run begins with, None for random ones.
+    charset: what is learnt. pack: the folder, None where all is drawn. splits: "train", and "val" where there is one.
+    init: the checkpoint whose weights a new run begins with, None for random ones.
     """
 
     config: TrainConfig
-    pack: Path
-    readers: dict[str, PackReader]
+    charset: Charset
+    pack: Path | None
+    splits: dict[str, Split]
     run: Path
     execution: Execution
     ranks: Ranks
@@ -45,17 +52,17 @@ class Plan:
     @property
     def digests(self) -> dict[str, str]:
         """The digest of each split."""
-        return {split: reader.digest for split, reader in self.readers.items()}
+        return {name: split.digest for name, split in self.splits.items()}
 
     @property
-    def charset(self) -> Charset:
-        """The characters of the pack."""
-        return self.readers["train"].charset
+    def packed(self) -> dict[str, PackSplit]:
+        """The splits that lie in a pack."""
+        return {name: split for name, split in self.splits.items() if isinstance(split, PackSplit)}
 
     @property
     def per_epoch(self) -> int:
         """Steps of an epoch."""
-        return steps_per_epoch(len(self.readers["train"]), self.config.batch_size)
+        return steps_per_epoch(len(self.splits["train"]), self.config.batch_size)
 
     @property
     def total(self) -> int:
@@ -79,16 +86,20 @@ class Plan:
             taken = transfer(model, self.init)
             observer.note(
                 f"weights of {self.init}: {taken.shared:,} characters keep their rows, {taken.new:,} are new, "
-                f"{taken.dropped:,} are not in the pack"
+                f"{taken.dropped:,} are not {'drawn' if self.config.draw else 'in the pack'}"
             )
         state = TrainState.of(model.to(self.execution.device), self.config)
         if found is not None:
             source = self.run / "checkpoints" / f"step-{found['step']:08d}.pt"
-            path = str(self.readers["train"].path)
-            self.charset.require_same(Charset(found["characters"]), path, str(source))
+            self.charset.require_same(Charset(found["characters"]), str(self.pack), str(source))
+            if self.config.draw and found["pack"]["train"] != self.digests["train"]:
+                raise DataError(
+                    f"{self.run}: was drawn by {found['pack']['train']}, and here is {self.digests['train']}, which "
+                    "draws otherwise; go on with the release named in its run.json, or start another --run"
+                )
             if found["pack"] != self.digests:
                 raise DataError(
-                    f"{self.pack}: pack {self.digests}, but the run was started on {found['pack']}; "
+                    f"{self.pack or 'no pack'}: pack {self.digests}, but the run was started on {found['pack']}; "
                     "name that one with --data"
                 )
             state.restore(found, source, self.ranks)
@@ -115,7 +126,7 @@ def choose_kernels(execution: Execution) -> None:
 
 def plan_run(
     given: dict[str, Any],
-    pack: Path,
+    pack: Path | None,
     run: Path,
     execution: Execution,
     ranks: Ranks,
@@ -127,29 +138,64 @@ def plan_run(
 
     Nothing is written. Raises: UsageError, DataError.
     """
-    readers = {split: open_pack(pack / f"{split}.lmdb") for split in ("train", *splits_of(pack)) if split != "test"}
-    reader = readers["train"]
+    started = found and found["config"]
+    draw = config_for(given, started).draw
+    readers = _readers(pack, drawn=draw > 0)
     if not found:
-        given = execution.usual() | {"size": reader.size} | given
-    config = config_for(given, found and found["config"])
-    if config.size != reader.size:
-        raise DataError(
-            f"{reader.path}: pictures of {reader.size} px, expected {config.size}: pack with --size {config.size}"
-        )
-    if len(reader) < config.batch_size:
-        raise UsageError(f"--batch-size {config.batch_size}: {reader.path} has only {len(reader)} samples")
+        own = {"charset": DRAWN_CHARSET} if draw else {"size": readers["train"].size}
+        given = execution.usual() | own | given
+    config = config_for(given, started)
+    if config.charset and not draw:
+        raise UsageError(f"--charset {config.charset}: names what --draw draws; a pack has its own characters")
+    for reader in readers.values():
+        if config.size != reader.size:
+            raise DataError(
+                f"{reader.path}: pictures of {reader.size} px, expected {config.size}: pack with --size {config.size}"
+            )
+    if draw:
+        # A file of characters may have changed since.
+        charset = Charset(found["characters"]) if found else Charset.named(config.charset)
+    else:
+        charset = readers["train"].charset
+    splits: dict[str, Split] = {name: PackSplit(reader, charset) for name, reader in readers.items()}
+    if draw:
+        splits = _drawn(config, charset) | splits
+    if len(splits["train"]) < config.batch_size:
+        place = f"--draw {draw} draws" if draw else f"{readers['train'].path} has"
+        raise UsageError(f"--batch-size {config.batch_size}: {place} only {len(splits['train'])} samples")
     if config.batch_size % ranks.world:
         raise UsageError(f"--batch-size {config.batch_size}: no multiple of the {ranks.world} processes that share it")
-    if config.schedule == "plateau" and "val" not in readers:
+    if config.schedule == "plateau" and "val" not in splits:
         raise UsageError(f"--schedule plateau: {pack} has no val split to judge by; use --schedule cosine")
     if config.sync_bn and execution.device != "cuda":
         raise UsageError("--sync-bn: torch synchronises batch norm on CUDA only; use --device cuda")
-    return Plan(config, pack, readers, run, execution, ranks, init)
+    return Plan(config, charset, pack, splits, run, execution, ranks, init)
+
+
+def _readers(pack: Path | None, *, drawn: bool) -> dict[str, PackReader]:
+    """Open the splits of a pack that a run needs: val is enough where training pictures are drawn."""
+    if pack is None:
+        if drawn:
+            return {}
+        raise UsageError("nothing to train on: name a pack with --data, or give --draw")
+    if drawn and "val" not in splits_of(pack):
+        raise UsageError(f"{pack}: has no val split to judge by; leave --data out to judge by drawn handwriting")
+    names = ["val"] if drawn else ["train", *splits_of(pack)]
+    return {name: open_pack(pack / f"{name}.lmdb") for name in names if name != "test"}
+
+
+def _drawn(config: TrainConfig, charset: Charset) -> dict[str, Split]:
+    """Give what is drawn: to learn from by the run's seed, to judge by the same for all runs."""
+    judged = max(1, min(JUDGED, config.draw // 4))
+    return {
+        "train": DrawnSplit(charset, config.draw, TRAINING_WRITERS, config.seed, config.size),
+        "val": DrawnSplit(charset, judged, VALIDATION_WRITERS, 0, config.size),
+    }
 
 
 def held(plan: Plan) -> str:
     """Say what --cache is about to read."""
-    size = sum(resident_bytes(reader) for reader in plan.readers.values())
+    size = sum(resident_bytes(split.reader) for split in plan.packed.values())
     cache, device = plan.execution.cache, plan.execution.device
     where = "in memory" if cache == "ram" or device == "cpu" else f"on {device}"
-    return f"--cache {cache}: reading {' and '.join(plan.readers)}, {size:,} bytes, to hold {where}"
+    return f"--cache {cache}: reading {' and '.join(plan.packed)}, {size:,} bytes, to hold {where}"

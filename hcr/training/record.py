@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,24 +13,24 @@ from typing import Any
 import torch
 
 import hcr
-from hcr.charset import Charset
 from hcr.files import read_json, write_json
-from hcr.pack.store import open_pack
-from hcr.training.config import TrainConfig
+from hcr.training.prepare import Plan
 
 
-def write_record(
-    run: Path, config: TrainConfig, pack: Path, digests: dict[str, str], charset: Charset, start: dict[str, Any]
-) -> None:
+def write_record(plan: Plan, start: dict[str, Any]) -> None:
     """Write run.json; `start` (device, workers, step) is added to the starts that it already lists."""
-    path = run / "run.json"
+    path = plan.run / "run.json"
     starts = read_json(path)["starts"] if start["step"] and path.is_file() else []
     write_json(
         path,
         {
-            "config": asdict(config),
-            "pack": {"path": str(pack), "digests": digests, "sources": _sources(pack, digests)},
-            "charset": {"count": len(charset), "digest": charset.digest},
+            "config": asdict(plan.config),
+            "pack": {
+                "path": plan.pack and str(plan.pack),
+                "digests": plan.digests,
+                "sources": {name: split.sources for name, split in plan.splits.items()},
+            },
+            "charset": {"count": len(plan.charset), "digest": plan.charset.digest},
             "versions": {
                 "hcr": hcr.__version__,
                 "python": platform.python_version(),
@@ -44,12 +43,6 @@ def write_record(
             ],
         },
     )
-
-
-def _sources(pack: Path, splits: Iterable[str]) -> dict[str, list[str]]:
-    """Digests of the source files that each split was made from: an evaluation must know what a model has seen."""
-    metas = {split: open_pack(pack / f"{split}.lmdb").meta for split in splits}
-    return {split: sorted({source["sha256"] for source in meta["sources"]}) for split, meta in metas.items()}
 
 
 def _commit() -> str | None:

@@ -24,7 +24,7 @@ MERGED_SECONDS = 2.0
 
 def train(
     given: dict[str, Any],
-    pack: Path,
+    pack: Path | None,
     run: Path,
     execution: Execution,
     observer: Observer,
@@ -34,6 +34,7 @@ def train(
 ) -> TrainSummary:
     """Train on the train split of `pack` into the folder `run`, judging each epoch on its val split where it has one.
 
+    Where the settings say `draw`, training pictures are drawn, and without a pack those that judge, too.
     given: the fields of TrainConfig that somebody chose; the others are the run's, or the usual ones. init: checkpoint
     whose weights a new run begins with. As one of torchrun's processes this trains with the others; the first writes.
     Raises: Stopped after a signal, with everything saved; DataError or UsageError for what does not fit together;
@@ -55,7 +56,7 @@ def train(
 
 def start(
     given: dict[str, Any],
-    pack: Path,
+    pack: Path | None,
     run: Path,
     execution: Execution,
     observer: Observer,
@@ -74,11 +75,11 @@ def start(
     state = plan.state(found, observer)
     if found:
         observer.note(f"resuming {run} at step {state.step}")
-    if execution.cache != "none":
+    if execution.cache != "none" and plan.packed:
         observer.note(held(plan))
     views = Views(run, plan.charset, tensorboard=execution.tensorboard) if ranks.first else None
     if ranks.first:
         start = {"step": state.step, "processes": ranks.world, "init": init and str(init)}
         start |= {name: getattr(execution, name) for name in ("device", "workers", "cache")}
-        write_record(run, plan.config, pack, plan.digests, plan.charset, start)
+        write_record(plan, start)
     return Trainer(plan, observer, state, stop, ranks, views)

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hcr.feed.augment import augment
 from hcr.feed.batch import Batch
+from hcr.pen.degrade import degrade
 from hcr.training.config import TrainConfig
 from hcr.training.ranks import Ranks
 from hcr.training.state import TrainState
@@ -41,7 +42,13 @@ class Stepper:
         """Give the pictures of the present step as the network sees them: uint8[B, 1, S, S], distorted if asked for."""
         if not self.config.augmentation:
             return batch.images
-        return augment(batch.images, self._seed(), self.state.step)
+        step = self.state.step
+        images = augment(batch.images, self._seed(), step)
+        if not self.config.draw:
+            return images
+        # Last, as scanners are: bent afterwards, a cut edge would stand in the picture and ruled lines aslant. Of the
+        # seed it keeps 32 bits, so a process's number has to be among them.
+        return degrade(images, seed=self.config.seed + self.ranks.rank * 1_000_003, step=step)
 
     def take(self, batch: Batch, rate: float, *flags: bool) -> list[bool]:
         """Take one step at the learning rate `rate`, and count it.

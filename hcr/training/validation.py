@@ -12,15 +12,15 @@ from contextlib import AbstractContextManager
 import torch
 import torch.nn.functional as F
 
-from hcr.feed.loader import Loader
 from hcr.models import Recognizer
 from hcr.training.ranks import Ranks
+from hcr.training.splits import Feed
 
 
 @torch.inference_mode()
 def validate(
     model: Recognizer,
-    loader: Loader,
+    loader: Feed,
     autocast: Callable[[], AbstractContextManager[None]],
     ranks: Ranks,
     judged: Callable[[int], None],

@@ -1,0 +1,82 @@
+"""Batches drawn as they are needed: an endless stream of handwriting that no disk holds.
+
+Sample g, counted from a run's first one, is a function of g and the seed alone: its label, its writer, its picture.
+Nothing is read, nothing is kept, and no picture comes twice; the price is that each is drawn anew, on the device that
+trains. The writers of training, of validation and of `hcr-data draw` are never the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib.resources import files
+
+import numpy as np
+import torch
+
+from hcr.feed.batch import Batch
+from hcr.feed.order import SequentialBatches, TrainingBatches, epoch_order
+from hcr.pen import PEN_VERSION, Pen
+
+# Numbers below these are left to corpora drawn as files.
+TRAINING_WRITERS = range(1 << 30, 1 << 31)
+VALIDATION_WRITERS = range(1 << 31, 1 << 32)
+
+
+class DrawnBatches:
+    """Batches in the order of `batches`, drawn; images and labels on `device`, index (g) in memory.
+
+    Each character comes once in as many samples as there are characters, in an order of its own each time, and each
+    sample is by another one of `writers`; when those are used up they write again, otherwise. size: pixels a side.
+
+    Raises: DataError for a character without strokes.
+    """
+
+    def __init__(
+        self,
+        characters: str,
+        batches: TrainingBatches | SequentialBatches,
+        *,
+        writers: range,
+        seed: int,
+        size: int,
+        device: str = "cpu",
+    ) -> None:
+        self.classes, self.batches, self.writers = len(characters), batches, writers
+        self.seed, self.size, self.device = seed, size, device
+        self._pen = _pen(characters, device)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for index in self.batches:
+            labels = torch.from_numpy(_labels(index, self.classes, self.seed))
+            rounds, places = np.divmod(index, len(self.writers))
+            writers, numbers = torch.from_numpy(self.writers.start + places), torch.from_numpy(rounds)
+            images = self._pen.draw(labels, writers, numbers, seed=self.seed, size=self.size)
+            yield Batch(images, labels.to(self.device), torch.from_numpy(index))
+
+
+def pen_digest() -> str:
+    """Say what draws: with the same answer the same numbers give the same pictures."""
+    # A table that was built anew need not remember the version.
+    strokes = hashlib.sha256((files("hcr.pen") / "strokes.bin").read_bytes()).hexdigest()[:16]
+    return f"pen {PEN_VERSION}, strokes {strokes}"
+
+
+def _labels(index: np.ndarray, classes: int, seed: int) -> np.ndarray:
+    """Give the labels of samples int64[B]: each pass over the classes is a permutation of them."""
+    passes, places = np.divmod(index, classes)
+    labels = np.empty_like(index)
+    for number in np.unique(passes).tolist():
+        here = passes == number
+        labels[here] = epoch_order(classes, seed, number)[places[here]]
+    return labels
+
+
+@lru_cache(maxsize=1)
+def _pen(characters: str, device: str) -> Pen:
+    """Training and validation draw with one."""
+    return Pen(characters, device)

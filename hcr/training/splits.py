@@ -1,0 +1,110 @@
+"""What a run learns from and what it is judged by: splits of a pack, or handwriting drawn as it is needed.
+
+The loop does not know which: a split has a count, a digest for the records, and batches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hcr.charset import Charset
+from hcr.errors import DataError, UsageError
+from hcr.feed.drawn import DrawnBatches, pen_digest
+from hcr.feed.loader import Loader
+from hcr.feed.order import SequentialBatches, TrainingBatches
+from hcr.pack.store import PackReader
+from hcr.pen import StrokeTable
+from hcr.training.config import Execution
+
+Feed = Loader | DrawnBatches
+Order = TrainingBatches | SequentialBatches
+
+
+@dataclass(frozen=True)
+class PackSplit:
+    """A split of a pack, its labels those of `charset`. Raises: DataError for a character that this lacks."""
+
+    reader: PackReader
+    charset: Charset
+
+    def __post_init__(self) -> None:
+        lacking = [char for char in self.reader.charset.characters if char not in self.charset]
+        if lacking:
+            raise DataError(
+                f"{self.reader.path}: {_some(lacking)} not among the {len(self.charset)} characters that are drawn; "
+                "draw them too with --charset, or judge by another pack"
+            )
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    @property
+    def digest(self) -> str:
+        """The pack's."""
+        return self.reader.digest
+
+    @property
+    def sources(self) -> list[str]:
+        """Digests of the source files that it was made from: an evaluation must know what a model has seen."""
+        return sorted({source["sha256"] for source in self.reader.meta["sources"]})
+
+    def feed(self, order: Order, execution: Execution) -> Feed:
+        """Give its batches."""
+        labels = None
+        if self.reader.charset != self.charset:
+            here = np.array([self.charset.label(char) for char in self.reader.charset.characters], np.int64)
+            labels = here[self.reader.labels]
+        how: dict[str, Any] = {name: getattr(execution, name) for name in ("device", "workers", "cache")}
+        return Loader(self.reader.path, order, labels=labels, **how)
+
+
+@dataclass(frozen=True)
+class DrawnSplit:
+    """Handwriting of `charset` by `writers`, `count` pictures an epoch. Raises: UsageError for lacking strokes."""
+
+    charset: Charset
+    count: int
+    writers: range
+    seed: int
+    size: int
+
+    def __post_init__(self) -> None:
+        table = StrokeTable.load()
+        lacking = [char for char in self.charset.characters if char not in table]
+        if lacking:
+            raise UsageError(f"--charset: no strokes for {_some(lacking)}; leave out what cannot be drawn")
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def digest(self) -> str:
+        """What draws it."""
+        return pen_digest()
+
+    @property
+    def sources(self) -> list[str]:
+        """No files."""
+        return []
+
+    def feed(self, order: Order, execution: Execution) -> Feed:
+        """Give its batches, in which nothing of `execution` but the device counts."""
+        return DrawnBatches(
+            self.charset.characters,
+            order,
+            writers=self.writers,
+            seed=self.seed,
+            size=self.size,
+            device=execution.device,
+        )
+
+
+Split = PackSplit | DrawnSplit
+
+
+def _some(characters: list[str]) -> str:
+    more = f" and {len(characters) - 8} more" if len(characters) > 8 else ""
+    return f"{''.join(characters[:8])!r}{more}"
