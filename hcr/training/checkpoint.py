@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -31,13 +31,23 @@ def save(run: Path, step: int, content: dict[str, Any], *, best: bool) -> Path:
     for left in path.parent.glob(".*.tmp"):
         left.unlink()
     with atomic_write(path) as file:
-        torch.save({"format": FORMAT, "version": VERSION, "step": step, **content}, file)
+        _write({"format": FORMAT, "version": VERSION, "step": step, **content}, file)
     if best:
         _link(path, path.with_name("best.pt"))
     # Files of later steps are ones that a resume skipped as damaged: they must not push out the good ones.
     for old in [known for known in checkpoints(run) if known.name <= path.name][KEPT:]:
         old.unlink()
     return path
+
+
+def _write(content: dict[str, Any], file: IO[bytes]) -> None:
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:
+        # torch hides what went wrong (a full disk) behind its failure to end a file that was cut short.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def _link(path: Path, name: Path) -> None:
