@@ -53,6 +53,15 @@ def test_resume_skips_damaged_checkpoints_and_says_why(whole: Path, small_pack: 
     require_equal(end_of(run), end_of(whole))
 
 
+def test_what_a_killed_save_left_is_tidied_up(whole: Path, small_pack: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    left = run / "checkpoints/.step-00000012.pt.4711.tmp"
+    checkpoints(run)[0].rename(left)
+    run_to_end(small_pack, run, resume=True)
+    assert not left.exists()
+    require_equal(end_of(run), end_of(whole))
+
+
 def test_damaged_checkpoints_never_push_out_good_ones(whole: Path, small_pack: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "run"))
     for step in (900, 901, 902):
