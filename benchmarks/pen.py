@@ -1,6 +1,6 @@
 """How many pictures a second the pen draws, and the degradations take.
 
-    python benchmarks/pen.py [--device cuda] [--size 64] [--threads 1] [--seconds 10]
+    python benchmarks/pen.py [--device cuda] [--size 64] [--threads 1] [--seconds 10] [--font FILE]
 
 All characters of GB2312 level 1, every picture by another writer. On a GPU nothing waits for the host between batches;
 the clock stops when the last picture is there. Where other programs run, a core's own time says more.
@@ -52,12 +52,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of a CPU")
     parser.add_argument("--batch", type=int, help="pictures a call; default 512, 8192 on a GPU")
     parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--font", type=Path, action="append", default=[], help="as hcr-train takes it; may be repeated")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     batch = given.batch or (512 if given.device == "cpu" else 8192)
     characters = Charset.level1().characters
     began, busy = time.perf_counter(), time.process_time()
-    pen = Pen(characters, given.device)
+    pen = Pen(characters, given.device, given.font)
     made, worked = time.perf_counter() - began, time.process_time() - busy
     places = torch.arange(batch)
 

@@ -1,6 +1,7 @@
 """How well the pen teaches: a small network learns drawn characters alone and names real ones.
 
     python benchmarks/pen_proxy.py FOLDER [--pictures 150000] [--classes 400] [--quick] [--degrade] [--without running]
+                                   [--font FILE]
 
 FOLDER holds real handwriting as .gnt files. The classes are its characters, those of GB2312 level 1 that look most like
 them, and others spread over the rest; every answer counts against all of them. One thread, so that runs compare.
@@ -127,13 +128,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a network of two layers instead of the compact one")
     parser.add_argument("--degrade", action="store_true", help="with degradations")
     parser.add_argument("--without", action="append", default=[], choices=HABITS, help="a habit; may be repeated")
+    parser.add_argument("--font", type=Path, action="append", default=[], help="as hcr-train takes it; may be repeated")
+    parser.add_argument("--share", type=float, default=picture.SHARE, help="of the writers who write a font's forms")
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
     truth, pictures = real_pictures(given.folder)
     charset = classes("".join(sorted(set(truth))), given.classes)
     picture.Hands = partial(hands_without, given.without)  # type: ignore[misc, assignment]
-    pen = Pen(charset.characters)
+    picture.SHARE = given.share
+    pen = Pen(charset.characters, fonts=given.font)
     model: torch.nn.Module = Quick(len(charset)) if given.quick else Recognizer("compact", charset, SIZE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.02)
     draw_seconds, began, done, share = 0.0, time.monotonic(), 0, 0.0

@@ -41,6 +41,10 @@ def read_recipe(path: Path, settings: type) -> dict[str, Any]:
 def _checked(path: Path, key: str, value: Any, default: Any) -> Any:
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(default, tuple) and isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return tuple(value)
+    if isinstance(default, tuple):
+        raise UsageError(f'{path}: {key} = {value!r}: expected a list of texts like ["one", "other"]')
     if type(value) is not type(default):
         raise UsageError(f"{path}: {key} = {value!r}: expected a {type(default).__name__} like {default!r}")
     return value

@@ -97,15 +97,18 @@ def test_default_then_recipe_then_flag(here: Path) -> None:
         "--warmup",
         0.3,
         "--clip",
-        1,
+        2,
+        "--dropout",
+        0.5,
     )
     more = ("--weight-decay", 0.01, "--ema-decay", 0.9, "--no-augmentation", "--precision", "bf16", "--seed", 4)
     out = ok(hcr_train("--recipe", "mine.toml", "--workers", 0, "--device", "cpu", *flags, *more))
     assert out.startswith("artifacts/small-32-compact: done after 4 steps; best epoch 1: val top-1 ")
     assert record("small-32-compact")["config"] == {
-        "draw": 0, "charset": "", "arch": "compact", "size": 32, "epochs": 1, "batch_size": 20, "accumulate": 2,
-        "lr": 0.004,
-        "schedule": "plateau", "warmup": 0.3, "weight_decay": 0.01, "clip": 1.0, "label_smoothing": 0.2,
+        "draw": 0, "charset": "", "font": [], "arch": "compact", "size": 32, "epochs": 1, "batch_size": 20,
+        "accumulate": 2, "lr": 0.004,
+        "schedule": "plateau", "warmup": 0.3, "weight_decay": 0.01, "clip": 2.0, "label_smoothing": 0.2,
+        "dropout": 0.5,
         "ema_decay": 0.9, "augmentation": False, "precision": "bf16", "sync_bn": False, "seed": 4,
     }  # fmt: skip
     assert {"first-batch.png", "metrics.csv", "curves.svg"} <= {path.name for path in Path(out.split(":")[0]).iterdir()}
@@ -181,7 +184,7 @@ def test_a_dry_run_shows_the_run_and_writes_nothing(here: Path) -> None:
     assert "# flag" in next(line for line in out.splitlines() if line.startswith("epochs = 3"))
     assert "# the pack" in next(line for line in out.splitlines() if line.startswith("size = 32"))
     assert "# the device" in next(line for line in out.splitlines() if line.startswith("precision = "))
-    assert "# default" in next(line for line in out.splitlines() if line.startswith("clip = 0.0"))
+    assert "# default" in next(line for line in out.splitlines() if line.startswith("clip = 1.0"))
 
 
 def test_what_a_dry_run_shows_is_what_a_run_does(here: Path) -> None:

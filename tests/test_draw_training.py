@@ -275,7 +275,7 @@ def test_the_commands_draw_go_on_judge_and_predict(
     judged = hcr(eval.main, "--data", "data/packed/first-32", "--only-shared", *cpu, "--workers", 0).stdout
     assert "NOT A TEST" not in judged and "artifacts/drawn-32-compact on data/packed/first-32 test: n " in judged
     Image.fromarray(drawn(SequentialBatches(1, 1))[0].images[0, 0].numpy()).save("picture.png")
-    assert "picture.png" in hcr(predict.main, "picture.png", *cpu).stdout
+    assert "picture.png" in hcr(predict.main, "picture.png", "--run", "drawn-32-compact", *cpu).stdout
     # A pack named beside --draw judges, and is remembered.
     more = {*CHARACTERS, *open_pack(small_pack / "val.lmdb").charset.characters}
     Path("more.txt").write_text("\n".join(more), "utf-8")

@@ -8,12 +8,13 @@ from hcr.charset import Charset
 from hcr.pen import StrokeTable
 from hcr.pen.components import RULES
 from hcr.pen.copybook import NUMBERS, make_copybook
-from hcr.pen.running import knots_of, sites_of, tie
-from hcr.pen.skeleton import BENT, DOT, HENG, NA, PIE, SHU, Stroke, parts_of, strokes_of
+from hcr.pen.roofs import sheltered
+from hcr.pen.running import around, knots_of, sites_of, tie, with_running_forms
+from hcr.pen.skeleton import BENT, DOT, HENG, NA, PIE, SHU, Stroke, parts_of, strokes_of, without_false_hooks
 
 
 def written(char: str) -> list[Stroke]:
-    return strokes_of(StrokeTable.load().medians(char))
+    return without_false_hooks(strokes_of(StrokeTable.load().medians(char)))
 
 
 def test_kinds_and_corners_are_those_of_the_strokes() -> None:
@@ -23,6 +24,13 @@ def test_kinds_and_corners_are_those_of_the_strokes() -> None:
     assert [stroke.hooked for stroke in written("门")] == [False, False, True]
     assert [stroke.hooked for stroke in written("口")] == [False, False, False]
     assert written("江")[0].kind == DOT
+
+
+def test_side_of_a_low_box_is_no_hook() -> None:
+    printed = strokes_of(StrokeTable.load().medians("独"))
+    assert printed[4].hooked and not without_false_hooks(printed)[4].hooked
+    assert without_false_hooks(printed)[1].hooked, "犭 keeps its hook"
+    assert [stroke.hooked for stroke in written("宁")] == [False, False, True, False, True]
 
 
 def test_serifs_are_cut_off() -> None:
@@ -39,18 +47,30 @@ def test_parts_follow_the_structure() -> None:
     assert [part for _, part in parts_of(written("十"))] == [0, 0]
 
 
+def test_what_goes_around_is_a_half_of_its_own() -> None:
+    counts = {char: around(written(char), sites_of(written(char))) for char in "过建之江"}
+    assert counts == {"过": 3, "建": 2, "之": 0, "江": 0}
+    assert [half for half, _ in parts_of(written("过"), 3)] == [0, 0, 0, 1, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("rule", "having", "lacking"),
     [
         ("box", "口日目田国唱听知", "十木山匠"),
         ("water", "江河海汉冷冲", "木快小"),
         ("dots_in_row", "热点照杰学", "木江六"),
-        ("walk", "道这过远建", "木不是"),
+        ("walk", "道这过远建", "木不是又殳"),
         ("speech", "说话语许", "木江"),
         ("grass", "草花英苦", "木江"),
-        ("bamboo", "笔答等筒", "木江"),
-        ("roof", "安宁写军字", "木江"),
+        ("bamboo", "笔答等筒", "木江容空"),
+        ("roof", "安宁写军字容空", "木江虫"),
         ("thread", "红经给丝", "木江"),
+        ("heart", "想忘急", "快江"),
+        ("ear", "院都阳那即", "子孩存江"),
+        ("frame", "门月贝同用", "口江宁"),
+        ("levels", "月钱用", "木江工"),
+        ("tick", "打地特孩", "木十才"),
+        ("side_tree", "想和秋", "木江未"),
         ("pair_of_dots", "快羊头", "木口"),
         ("legs", "木林只共", "口江"),
     ],
@@ -72,6 +92,19 @@ def test_sites_share_no_stroke_and_their_lines_stay_near_the_box() -> None:
         assert end <= len(strokes)
         for knots in knots_of(sites_of(strokes)):
             assert len(knots) >= 2 and knots.min() > -0.1 and knots.max() < 1.1, char
+
+
+def test_what_is_below_a_roof_is_drawn_into_it() -> None:
+    def moves(char: str) -> np.ndarray:
+        strokes = written(char)
+        return sheltered(strokes, with_running_forms(strokes, [], iter(())))
+
+    moved = moves("宁")
+    assert (moved[0] == 0).all(), "the dot above the roof stays"
+    assert moved[1, -1, 1] > 0.1 and abs(moved[1, 0, 1]) < 0.01, "the left side grows downwards"
+    assert moved[3, :, 1].max() < -0.05, "the level stroke below rises"
+    assert abs(moved[4, -10:, 1]).max() < 0.05, "the foot stays"
+    assert [char for char in "宝江口虫" if moves(char).any()] == ["宝"]
 
 
 def test_repeated_levels_like_to_be_joined() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,16 @@ def test_epochs_are_timed_beside_the_metrics(small_pack: Path, tmp_path: Path) -
     for line in lines:
         assert 0 < line["data_wait"] < 1
         assert line["pictures_per_second"] == pytest.approx(line["steps"] * 20 / line["seconds"], rel=0.05)
+
+
+def test_the_first_step_does_not_count_for_the_time_left(small_pack: Path, tmp_path: Path) -> None:
+    # With --compile it takes a minute.
+    watcher = Watcher(1, lambda: time.sleep(3))
+    train(GIVEN | {"epochs": 2}, small_pack, tmp_path / "run", Execution(workers=0), watcher, resume=False)
+    (note,) = (note for note in watcher.notes if "steps left" in note)
+    found = re.search(r"for the (\d+) steps left of 1 epochs, at ([\d,]+) pictures a second", note)
+    assert found, note
+    assert float(found[2].replace(",", "")) > int(found[1]) * GIVEN["batch_size"] / 3
 
 
 def test_what_does_not_fit_the_run_is_refused(whole: Path, small_pack: Path, tmp_path: Path) -> None:

@@ -28,20 +28,25 @@ def main() -> None:
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Other seeds are other writers.")
 @click.option("--out", type=click.Path(path_type=Path), default="data/raw/drawn", show_default=True, help="The folder.")
-def draw(characters: str, writers: int, seed: int, out: Path) -> None:
-    """Draw handwriting from stroke data, as GNT files.
+@click.option(
+    "--font", "fonts", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
+    help="TTF, OTF or WOFF2: one writer in four writes its forms, or those of the other fonts given; repeatable.",
+)  # fmt: skip
+def draw(characters: str, writers: int, seed: int, out: Path, fonts: tuple[Path, ...]) -> None:
+    """Draw handwriting from stroke data, and from fonts, as GNT files.
 
     N characters are taken evenly from all over level 1. What an earlier run has finished is kept.
 
     \b
     hcr-data draw --characters 200 --writers 20 --out data/raw/small
+    hcr-data draw --font data/fonts/long-cang.ttf --font data/fonts/zhi-mang-xing.ttf
     """
     from hcr.charset import Charset
     from hcr.corpus.drawn import draw_corpus, spread
 
     charset = spread(Charset.level1(), int(characters)) if characters.isdecimal() else Charset.named(characters)
     with meter("draw", " pictures") as progress:
-        drawn = draw_corpus(out, charset, writers=writers, seed=seed, progress=progress)
+        drawn = draw_corpus(out, charset, writers=writers, seed=seed, fonts=fonts, progress=progress)
     click.echo(
         f"{out}: {drawn.characters:,} characters by {drawn.train_writers} training and {drawn.test_writers} test "
         "writers, " + (f"{drawn.drawn_files} files drawn now" if drawn.drawn_files else "all drawn before")

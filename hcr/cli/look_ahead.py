@@ -54,7 +54,7 @@ def _show_plan(plan: Plan, found: dict[str, Any] | None, observer: Observer, sou
     parameters = sum(parameter.numel() for parameter in plan.state(found, observer).model.parameters())
     memory = estimate(plan)
     samples = " + ".join(f"{len(split):,} {name}" for name, split in plan.splits.items())
-    origin = "drawn as they are needed"
+    origin = "drawn as they are needed" + (f", some after {', '.join(config.font)}" if config.font else "")
     if plan.pack:
         origin = f"{origin}, judged by {plan.pack}" if config.draw else str(plan.pack)
     start = f"goes on at step {found['step']:,}" if found else "new"

@@ -71,10 +71,18 @@ class _Every(click.ParamType):
 )
 @click.option("--charset", help="What --draw draws: level1, gb2312, or a FILE of characters.  [default: level1]")
 @click.option(
+    "--font",
+    multiple=True,
+    metavar="FILE",
+    help="TTF, OTF or WOFF2: one drawn writer in four writes its forms, or those of the other fonts given; repeatable.",
+)
+@click.option(
     "--run", "name", help="Name of the run, a folder in artifacts/.  [default: <pack>-<arch>, drawn-<size>-<arch>]"
 )
 @click.option("--recipe", type=click.Path(path_type=Path), help="TOML file of settings.")
-@click.option("--init", metavar="RUN|FILE", help="Begin with the weights of a run (its best ones) or checkpoint file.")
+@click.option(
+    "--init", metavar="RUN|FILE", help="Begin with the weights of a run (its best ones) or file (.pt, .safetensors)."
+)
 @click.option("--resume", is_flag=True, help="Go on from the newest valid checkpoint; start where there is none.")
 @click.option(
     "--arch",
@@ -98,8 +106,9 @@ class _Every(click.ParamType):
 )
 @click.option("--warmup", type=float, default=0.1, show_default=True, help="Share of the steps in which it rises.")
 @click.option("--weight-decay", type=float, default=0.05, show_default=True, help="AdamW's; 0 is Adam.")
-@click.option("--clip", type=float, default=0.0, show_default=True, help="Greatest norm of the gradients; 0: any.")
+@click.option("--clip", type=float, default=1.0, show_default=True, help="Greatest norm of the gradients; 0: any.")
 @click.option("--label-smoothing", type=float, default=0.1, show_default=True, help="Share spread over all classes.")
+@click.option("--dropout", type=float, default=1.0, show_default=True, help="How much of the network's own; 0: none.")
 @click.option("--ema-decay", type=float, default=0.999, show_default=True, help="Of the averaged weights; 0: the last.")
 @click.option("--augmentation/--no-augmentation", default=True, show_default=True, help="Distort training pictures.")
 @click.option(
@@ -216,10 +225,10 @@ def main(
 
 
 def _weights(init: str) -> Path:
-    """Find the checkpoint that --init names: a file, or a run's best one."""
+    """Find the weights that --init names: a file, or a run's best checkpoint."""
     from hcr.layout import find_checkpoint
 
-    return Path(init) if "/" in init or init.endswith(".pt") else find_checkpoint(init)
+    return Path(init) if "/" in init or init.endswith((".pt", ".safetensors")) else find_checkpoint(init)
 
 
 class _Screen:

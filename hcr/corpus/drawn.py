@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +26,7 @@ from hcr.corpus.gnt import encode_record
 from hcr.errors import DataError, UsageError
 from hcr.files import atomic_write, read_json, write_json
 from hcr.pen import PEN_VERSION, StrokeTable, draw_pages, use_one_core
+from hcr.pen.font import font_digest, require_font
 from hcr.progress import Progress, silent
 
 SETTINGS = "drawn.json"
@@ -57,18 +58,31 @@ def spread(charset: Charset, n: int) -> Charset:
     return Charset(charset[index * len(charset) // n] for index in range(n))
 
 
-def draw_corpus(folder: Path, charset: Charset, *, writers: int, seed: int, progress: Progress = silent) -> DrawnCorpus:
+def draw_corpus(
+    folder: Path,
+    charset: Charset,
+    *,
+    writers: int,
+    seed: int,
+    fonts: Sequence[Path] = (),
+    progress: Progress = silent,
+) -> DrawnCorpus:
     """Draw each character once in each of `writers` hands into folder/train/0001.gnt … and folder/test/.
+
+    fonts: files (TTF, OTF, WOFF2) in whose forms some of the writers write.
 
     Pictures are cropped to the ink; their longest side varies by writer, mostly from 60 to 110 pixels. A run with the
     settings of an earlier one keeps what that has finished, and both give the same bytes. `progress` counts pictures.
     Raises: UsageError where the folder was drawn with other settings or holds something else; DataError for a character
-    without strokes or without a GBK code.
+    without strokes or without a GBK code, for what is no font, and for one that has none of the characters.
     """
     if writers < 1 or seed < 0:
         raise UsageError(f"writers {writers}, seed {seed}: expected at least 1 writer and a seed of 0 or more")
     _require_drawable(charset)
-    _settle(folder, {"charset": charset.digest, "writers": writers, "seed": seed, "pen": PEN_VERSION}, charset)
+    for path in fonts:
+        require_font(path, charset.characters)
+    settings = {"charset": charset.digest, "writers": writers, "seed": seed, "pen": PEN_VERSION}
+    _settle(folder, settings | {"fonts": [font_digest(path) for path in fonts]}, charset)
     test = max(1, writers // TEST_SHARE) if writers >= 2 else 0
     names = [f"{'train' if writer <= writers - test else 'test'}/{writer:04d}.gnt" for writer in range(1, writers + 1)]
     for leftover in folder.glob("*/.*.gnt.*.tmp"):
@@ -76,7 +90,7 @@ def draw_corpus(folder: Path, charset: Charset, *, writers: int, seed: int, prog
     missing = [writer for writer, name in enumerate(names, 1) if not (folder / name).exists()]
     total = writers * len(charset)
     progress((writers - len(missing)) * len(charset), total)
-    one = partial(_draw_writer, charset.characters, seed)
+    one = partial(_draw_writer, charset.characters, seed, tuple(fonts))
     for pictures in _each(one, [(writer, folder / names[writer - 1]) for writer in missing], len(charset)):
         progress(pictures, total)
     return DrawnCorpus(folder, len(charset), writers - test, test, len(missing))
@@ -148,13 +162,14 @@ def _start_process() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _draw_writer(characters: str, seed: int, task: tuple[int, Path]) -> int:
+def _draw_writer(characters: str, seed: int, fonts: tuple[Path, ...], task: tuple[int, Path]) -> int:
     """Draw one writer's file; give the number of its pictures."""
     writer, path = task
     with atomic_write(path) as file:
         for start in range(0, len(characters), _BATCH):
             labels = range(start, min(start + _BATCH, len(characters)))
-            for label, picture in zip(labels, draw_pages(characters, labels, seed=seed, writer=writer), strict=True):
+            pictures = draw_pages(characters, labels, seed=seed, writer=writer, fonts=fonts)
+            for label, picture in zip(labels, pictures, strict=True):
                 file.write(encode_record(characters[label], _crop(picture)))
     return len(characters)
 

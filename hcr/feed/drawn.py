@@ -8,9 +8,10 @@ trains. The writers of training, of validation and of `hcr-data draw` are never 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ import torch
 from hcr.feed.batch import Batch
 from hcr.feed.order import SequentialBatches, TrainingBatches, epoch_order
 from hcr.pen import PEN_VERSION, Pen
+from hcr.pen.font import font_digest
 
 # Numbers below these are left to corpora drawn as files.
 TRAINING_WRITERS = range(1 << 30, 1 << 31)
@@ -29,8 +31,9 @@ class DrawnBatches:
 
     Each character comes once in as many samples as there are characters, in an order of its own each time, and each
     sample is by another one of `writers`; when those are used up they write again, otherwise. size: pixels a side.
+    fonts: files in whose forms some of the writers write.
 
-    Raises: DataError for a character without strokes.
+    Raises: DataError for a character without strokes, for what is no font of these characters.
     """
 
     def __init__(
@@ -42,10 +45,11 @@ class DrawnBatches:
         seed: int,
         size: int,
         device: str = "cpu",
+        fonts: Sequence[Path] = (),
     ) -> None:
         self.classes, self.batches, self.writers = len(characters), batches, writers
         self.seed, self.size, self.device = seed, size, device
-        self._pen = _pen(characters, device)
+        self._pen = _pen(characters, device, tuple(fonts))
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -59,11 +63,15 @@ class DrawnBatches:
             yield Batch(images, labels.to(self.device), torch.from_numpy(index))
 
 
-def pen_digest() -> str:
-    """Say what draws: with the same answer the same numbers give the same pictures."""
+def pen_digest(fonts: Sequence[Path] = ()) -> str:
+    """Say what draws: with the same answer the same numbers give the same pictures.
+
+    Raises: DataError for a font that cannot be read.
+    """
     # A table that was built anew need not remember the version.
     strokes = hashlib.sha256((files("hcr.pen") / "strokes.bin").read_bytes()).hexdigest()[:16]
-    return f"pen {PEN_VERSION}, strokes {strokes}"
+    given = f", fonts {' '.join(map(font_digest, fonts))}" if fonts else ""
+    return f"pen {PEN_VERSION}, strokes {strokes}{given}"
 
 
 def _labels(index: np.ndarray, classes: int, seed: int) -> np.ndarray:
@@ -77,6 +85,6 @@ def _labels(index: np.ndarray, classes: int, seed: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _pen(characters: str, device: str) -> Pen:
+def _pen(characters: str, device: str, fonts: tuple[Path, ...]) -> Pen:
     """Training and validation draw with one."""
-    return Pen(characters, device)
+    return Pen(characters, device, fonts)

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hcr.pen.dots import dots_in_row, legs, pair_of_dots, roof, speech, water
+from hcr.pen.dots import dots_in_row, heart, legs, pair_of_dots, roof, speech, water
 from hcr.pen.forms import Found, New, Rule, between, body, knots, moved
+from hcr.pen.shafts import ear, frame, levels, side_tree, tick
 from hcr.pen.skeleton import BENT, DOT, HENG, NA, PIE, SHU, Stroke
 
 
@@ -87,6 +88,8 @@ def walk(strokes: Sequence[Stroke], first: int) -> Found | None:
         return None
     if bent.end[0] > 0.45 or sweep.start[0] > 0.3 or abs(bent.direction(0)) > 30:
         return None
+    if sweep.start[1] < bent.start[1] + 0.13:  # as in 又
+        return None
     wave = knots(sweep)
     upright = [between(bent.start, bent.at(1), 0.6), bent.end]
     flat = [sweep.start, moved(between(sweep.start, sweep.end), 0, 0.02), sweep.end]
@@ -143,7 +146,7 @@ def grass(strokes: Sequence[Stroke], first: int) -> Found | None:
 def bamboo(strokes: Sequence[Stroke], first: int) -> Found | None:
     """Half of ⺮: falling left, level, dot, all short."""
     run = strokes[first : first + 3]
-    if len(run) < 3 or [s.kind for s in run] not in ([PIE, HENG, DOT], [DOT, HENG, DOT]):
+    if len(run) < 3 or [s.kind for s in run] not in ([PIE, HENG, DOT], [DOT, HENG, DOT]) or run[1].hooked:
         return None
     fall, level, dot = run
     if fall.start[1] > 0.3 or fall.direction(0) < 100 or np.hypot(*(dot.end - fall.start)) > 0.35:
@@ -182,6 +185,12 @@ RULES: tuple[Rule, ...] = (
     bamboo,
     roof,
     thread,
+    heart,
+    ear,
+    frame,
+    levels,
+    tick,
+    side_tree,
     pair_of_dots,
     legs,
 )

@@ -17,8 +17,19 @@ import torch
 from torch import Tensor
 
 from hcr.pen.neighbours import contacts, overhangs
-from hcr.pen.running import knots_of, sites_of, with_running_forms
-from hcr.pen.skeleton import BENT, DOT, NA, Stroke, interpolate, parts_of, strokes_of, strokes_through
+from hcr.pen.roofs import sheltered
+from hcr.pen.running import around, knots_of, sites_of, with_running_forms
+from hcr.pen.skeleton import (
+    BENT,
+    DOT,
+    NA,
+    Stroke,
+    interpolate,
+    parts_of,
+    strokes_of,
+    strokes_through,
+    without_false_hooks,
+)
 from hcr.pen.table import StrokeTable
 
 STEPS = 4
@@ -41,6 +52,7 @@ class Copybook(NamedTuple):
     codes: int64[C], code points. first, rows: int64[C], rows of each character.
     points: float32[R, STEPS + 1, 2], x right and y down in the unit box.
     overhang: float32[R, STEPS + 1, 2], by how much each point moves when what sticks out is halved.
+    shelter: float32[R, STEPS + 1, 2], by how much each point moves when what is below a roof is drawn into it.
     chord: float32[R, 4], where the piece between two corners begins and ends. span: float32[R, 2], where in the piece
     the row begins, and the length of a step, in lengths of the piece.
     anchor: float32[R, 2], what the row shrinks towards where the hand shortens it.
@@ -59,6 +71,7 @@ class Copybook(NamedTuple):
     rows: Tensor
     points: Tensor
     overhang: Tensor
+    shelter: Tensor
     chord: Tensor
     span: Tensor
     anchor: Tensor
@@ -78,21 +91,27 @@ def make_copybook(characters: str, device: str | torch.device = "cpu") -> Copybo
     table = StrokeTable.load()
     medians = [table.medians(char) for char in characters]
     plain = iter(strokes_of([line for lines in medians for line in lines]))
-    own = [list(islice(plain, len(lines))) for lines in medians]
+    own = [without_false_hooks(list(islice(plain, len(lines)))) for lines in medians]
     sites = [sites_of(strokes) for strokes in own]
     new = iter(strokes_through([knots for each in sites for knots in knots_of(each)]))
     written = [with_running_forms(strokes, each, new) for strokes, each in zip(own, sites, strict=True)]
     parts = []
-    for strokes, all_strokes in zip(own, written, strict=True):
-        of = parts_of(strokes)
+    for strokes, each, all_strokes in zip(own, sites, written, strict=True):
+        of = parts_of(strokes, around(strokes, each))
         parts += [of[stroke.place] for stroke in all_strokes]
     owner = np.repeat(np.arange(len(written)), [len(strokes) for strokes in written])
     flat = [stroke for strokes in written for stroke in strokes]
-    return _laid_out(characters, flat, np.array(parts), owner, torch.device(device))
+    shelter = np.concatenate([sheltered(strokes, lines) for strokes, lines in zip(own, written, strict=True)])
+    return _laid_out(characters, flat, shelter, np.array(parts), owner, torch.device(device))
 
 
 def _laid_out(
-    characters: str, strokes: Sequence[Stroke], parts: np.ndarray, owner: np.ndarray, device: torch.device
+    characters: str,
+    strokes: Sequence[Stroke],
+    shelter: np.ndarray,
+    parts: np.ndarray,
+    owner: np.ndarray,
+    device: torch.device,
 ) -> Copybook:
     lines = np.stack([stroke.line for stroke in strokes])
     # Pieces, flat: the stroke of each, and the positions between which it lies.
@@ -156,6 +175,7 @@ def _laid_out(
         integers(count),
         floats(points),
         floats(overhang),
+        floats(interpolate(shelter, of[:, None], at)),
         floats(np.concatenate([a, b], 1)[piece]),
         floats(np.stack([within / rows[piece], 1 / (STEPS * rows[piece])], 1)),
         floats(anchor),

@@ -66,7 +66,7 @@ def pair_of_dots(strokes: Sequence[Stroke], first: int) -> Found | None:
     if first + 1 >= len(strokes):
         return None
     one, two = strokes[first : first + 2]
-    if one.kind != DOT or two.kind != DOT or roof(strokes, first + 1):
+    if one.kind != DOT or two.kind != DOT or is_roof(strokes, first + 1):
         return None
     step = two.start - one.start
     if not 0.08 < np.hypot(*step) < 0.4:
@@ -98,6 +98,26 @@ def speech(strokes: Sequence[Stroke], first: int) -> Found | None:
     ]
 
 
+def heart(strokes: Sequence[Stroke], first: int) -> Found | None:
+    """心: a dot, a hollow stroke with a hook that turns back, two dots: the last two joined, the hook cut short."""
+    run = strokes[first : first + 4]
+    if len(run) < 4 or run[0].kind not in (DOT, PIE) or run[2].kind != DOT or run[3].kind not in (DOT, NA):
+        return None
+    dot, hollow, inner, outer = run
+    if not hollow.hooked or not 5 < hollow.direction(0) < 65 or not -170 < hollow.direction(1) < -80:
+        return None
+    if dot.start[0] > hollow.start[0] or outer.start[0] < inner.start[0] + 0.1:
+        return None
+    line = New([inner.start, between(inner.end, outer.start), outer.end])
+    bow = New(body(hollow))
+    return 4, [
+        (0.24, [New(knots(dot)), New(knots(hollow)), New(knots(inner), 2), New(knots(outer))]),
+        (0.2, [New(knots(dot)), bow, line]),
+        (0.14, [New(knots(dot), 2), New(body(hollow), 2), line]),
+        (0.1, [New(knots(dot)), New(body(hollow), 2), New([inner.start, outer.end])]),
+    ]
+
+
 def legs(strokes: Sequence[Stroke], first: int) -> Found | None:
     """The sides of 木, 禾, 米 and the feet of 只, 贝: falling left, then right, the second cut short or turned back."""
     if first + 1 >= len(strokes):
@@ -120,16 +140,22 @@ def legs(strokes: Sequence[Stroke], first: int) -> Found | None:
     ]
 
 
-def roof(strokes: Sequence[Stroke], first: int) -> Found | None:
-    """宀 and 冖: a short left side, then a level stroke with a hook from its head."""
+def is_roof(strokes: Sequence[Stroke], first: int) -> bool:
+    """Say whether 宀 or 冖 begins here: a short left side, then a level stroke with a hook from its head."""
     if first + 1 >= len(strokes):
-        return None
+        return False
     left, top = strokes[first : first + 2]
     hooked = top.pieces == 2 and abs(top.direction(0)) < 28 and top.direction(1) > 100
     if left.kind not in (DOT, PIE, SHU) or not hooked or not 70 < left.direction(0) < 150:
+        return False
+    return bool(np.hypot(*(left.start - top.start)) <= 0.15 and np.hypot(*(left.end - left.start)) <= 0.25)
+
+
+def roof(strokes: Sequence[Stroke], first: int) -> Found | None:
+    """宀 and 冖: joined, or in one line from the foot of the left side."""
+    if not is_roof(strokes, first):
         return None
-    if np.hypot(*(left.start - top.start)) > 0.15 or np.hypot(*(left.end - left.start)) > 0.25:
-        return None
+    left, top = strokes[first : first + 2]
     head = between(left.start, top.start)
     return 2, [
         (0.4, [New(knots(left), 2), New(knots(top))]),

@@ -17,7 +17,7 @@ from hcr.pen.exact import growth
 _NORMALS = 40
 _UNIFORMS = 24
 KINDS = 7
-RULES = 16  # at least as many as there are rules of running script
+RULES = 24  # at least as many as there are rules of running script
 _OF_WRITER, _OF_PICTURE = 1, 2
 
 
@@ -46,8 +46,9 @@ class Hands:
         self.height = (94 * growth(0.13 * habit[10])).clamp(72, 128)
 
         self.tuck = 0.5 + 0.4 * habit[18] + 0.2 * mood[12]  # how much of what sticks out is taken in, in halves
+        self.nest = 0.6 + 0.45 * habit[20] + 0.25 * mood[13]  # how far what is below a roof is drawn into it
         self.tight = (0.75 + 0.2 * habit[19]).clamp(0, 1)  # how well strokes that touch go on touching
-        self.crowd = 0.02 + 0.05 * habit[20]  # by how much the halves are larger than their room, log
+        self.crowd = 0.02 + 0.05 * habit[21]  # by how much the halves are larger than their room, log
 
         # Parts and strokes, standard deviations.
         self.half_shift, self.half_size = 0.025 * self.care, 0.12 * self.care

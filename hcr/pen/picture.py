@@ -9,20 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path as File
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hcr.pen.chance import keyed, uniform
 from hcr.pen.copybook import make_copybook
 from hcr.pen.exact import length
 from hcr.pen.hand import Hands
 from hcr.pen.render import render
+from hcr.pen.retrace import make_forms, retrace
 from hcr.pen.write import Path, write
 
 BOX = 0.8
 """Side of the character's box in sides of a picture that `draw_page` gives; only what would stick out is smaller."""
 
+SHARE = 0.25
+"""How many of the writers write in the forms of a font, where fonts are given."""
+
+_FONT = 4  # what the number that decides so is drawn for
 _RUN_PIXELS = {"cpu": 1 << 19}
 _RUN_PIXELS_ELSEWHERE = 1 << 24
 _SMALLEST = 0.05  # of a box, ink that still fills the square: an end to what a dot is blown up
@@ -34,21 +41,24 @@ _RIM = 1.5  # pixels of paper around the ink of a page
 class Pen:
     """Draws the handwriting of a charset.
 
-    characters: label order. What is drawn is a function of (seed, writer, character, number, size) alone, to the bit,
-    whatever the other characters, the batch, the threads and the device.
-    Raises: DataError for a character without strokes.
+    characters: label order. fonts: files (TTF, OTF, WOFF2); SHARE of the writers write in the forms of one of them,
+    but for characters that it lacks. What is drawn is a function of the fonts, in their order, and of (seed, writer,
+    character, number, size) alone, to the bit, whatever the other characters, the batch, the threads and the device.
+    Raises: DataError for a character without strokes, for what is no font, and for one that has none of the characters.
     """
 
-    def __init__(self, characters: str, device: str | torch.device = "cpu") -> None:
+    def __init__(self, characters: str, device: str | torch.device = "cpu", fonts: Sequence[File] = ()) -> None:
         self.device = torch.device(device)
+        self._fonts = len(fonts)
+        self._forms = make_forms(fonts, characters, self.device) if fonts else None
         self._book = make_copybook(characters, self.device)
 
     def draw(self, labels: Tensor, writers: Tensor, numbers: Tensor, *, seed: int, size: int) -> Tensor:
         """Draw each label in the hand of a writer for the n-th time: uint8[B, 1, size, size], 255 = paper.
 
         The ink fills the square as `hcr.glyph.fit_square` would have it, within about a pixel.
-        labels, writers, numbers: int64[B]; labels in memory, else the host waits for the device. seed, writers and
-        numbers are 0 or more, below 2**32.
+        labels, writers, numbers: int64[B]; labels and writers in memory, else the host waits for the device. seed,
+        writers and numbers are 0 or more, below 2**32.
         """
         return self._drawn(labels, writers, numbers, seed, size, fitted=True)[:, None]
 
@@ -61,35 +71,56 @@ class Pen:
 
     def _drawn(self, labels: Tensor, writers: Tensor, numbers: Tensor, seed: int, size: int, *, fitted: bool) -> Tensor:
         out = torch.empty(len(labels), size, size, dtype=torch.uint8, device=self.device)
-        rows = self._book.host_rows[labels.cpu()]
         length = max(1, _RUN_PIXELS.get(self.device.type, _RUN_PIXELS_ELSEWHERE) // size**2)
-        for start in range(0, len(labels), length):
-            run = slice(start, start + length)
-            here, by, number = (values[run].to(self.device, non_blocking=True) for values in (labels, writers, numbers))
-            hands = Hands(seed, by, self._book.codes[here], number)
-            path = write(self._book, here, int(rows[run].sum()), hands)
-            x, y, width = _placed(path, len(here), size, fitted)
-            out[run] = render(
-                x, y, width, path.ink, path.path, path.picture, hands.grain, hands.spot, hands.soft, size=size
-            )
+        labels, glyphs = labels.cpu(), self._glyphs(labels.cpu(), writers, seed)
+        for mine in (glyphs < 0, glyphs >= 0):
+            for run in mine.nonzero().squeeze(1).split(length):
+                if not len(run):
+                    continue
+                here, by, number = (each[run].to(self.device, non_blocking=True) for each in (labels, writers, numbers))
+                hands = Hands(seed, by, self._book.codes[here], number)
+                path = self._path(labels[run], here, glyphs[run], hands)
+                x, y, width = _placed(path, len(run), size, fitted)
+                out[run.to(self.device, non_blocking=True)] = render(
+                    x, y, width, path.ink, path.path, path.picture, hands.grain, hands.spot, hands.soft, size=size
+                )
         return out
 
+    def _glyphs(self, labels: Tensor, writers: Tensor, seed: int) -> Tensor:
+        """Give the glyph that each picture is written after, -1 for strokes: int64[B] in memory."""
+        if self._forms is None:
+            return torch.full_like(labels, -1)
+        writers = writers.cpu()
+        chance = uniform(keyed(seed, writers, writers * 0 + _FONT), 2)
+        font = (chance[:, 1] * self._fonts).long().clamp(max=self._fonts - 1)
+        glyphs = font * len(self._book.codes) + labels
+        return torch.where((chance[:, 0] < SHARE) & (self._forms.host_rows[glyphs] > 0), glyphs, -1)
 
-def draw_pages(characters: str, labels: Sequence[int], *, seed: int, writer: int) -> np.ndarray:
+    def _path(self, labels: Tensor, here: Tensor, glyphs: Tensor, hands: Hands) -> Path:
+        """Write the characters of a run, all of them by strokes or all after glyphs; `here` are its labels there."""
+        if self._forms is None or glyphs[0] < 0:
+            return write(self._book, here, int(self._book.host_rows[labels].sum()), hands)
+        rows = int(self._forms.host_rows[glyphs].sum())
+        return retrace(self._forms, glyphs.to(self.device, non_blocking=True), rows, hands)
+
+
+def draw_pages(
+    characters: str, labels: Sequence[int], *, seed: int, writer: int, fonts: Sequence[File] = ()
+) -> np.ndarray:
     """Draw labels of a charset as one writer has them on paper at 300 dpi: uint8[B, size, size], ink centred.
 
-    For callers without torch. The pen of the last charset is kept.
+    For callers without torch. The pen of the last charset and fonts is kept.
     """
     one = torch.tensor([writer])
     size = round(float(Hands(seed, one, one, one).height) / BOX)
     chosen = torch.as_tensor(labels)
     of = torch.full_like(chosen, writer)
-    return _pen(characters).draw_page(chosen, of, torch.zeros_like(of), seed=seed, size=size).numpy()
+    return _pen(characters, tuple(fonts)).draw_page(chosen, of, torch.zeros_like(of), seed=seed, size=size).numpy()
 
 
 @lru_cache(maxsize=1)
-def _pen(characters: str) -> Pen:
-    return Pen(characters)
+def _pen(characters: str, fonts: tuple[File, ...]) -> Pen:
+    return Pen(characters, fonts=fonts)
 
 
 def _placed(path: Path, count: int, size: int, fitted: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hcr.pen.components import RULES
+from hcr.pen.components import RULES, walk
 from hcr.pen.forms import New
 from hcr.pen.skeleton import BENT, DOT, HENG, NA, PIE, SHU, TI, Stroke
 
@@ -41,6 +41,17 @@ def sites_of(strokes: Sequence[Stroke]) -> list[Site]:
         else:
             first += 1
     return sites
+
+
+def around(strokes: Sequence[Stroke], sites: Sequence[Site]) -> int:
+    """Count the strokes at the end of a character that go around those before, as 辶 with its dot does."""
+    if not sites or RULES[sites[-1].rule] is not walk:
+        return 0
+    first = sites[-1].first
+    dot, bent = strokes[first - 1], strokes[first]
+    if first and dot.kind == DOT and dot.line[:, 0].max() < bent.line[:, 0].max() + 0.08:
+        first -= 1
+    return len(strokes) - first if first else 0
 
 
 def tie(strokes: Sequence[Stroke], place: int) -> float:
@@ -72,6 +83,17 @@ _TIES = {
     (BENT, HENG): 0.35,
     (HENG, PIE): 0.25,
     (HENG, SHU): 0.15,
+    (HENG, BENT): 0.15,
+    (HENG, DOT): 0.2,
+    (BENT, PIE): 0.25,
+    (BENT, NA): 0.3,
+    (BENT, DOT): 0.25,
+    (BENT, BENT): 0.2,
+    (BENT, SHU): 0.15,
+    (SHU, HENG): 0.2,
+    (SHU, PIE): 0.15,
+    (SHU, DOT): 0.15,
+    (DOT, SHU): 0.2,
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,6 +26,7 @@ _FEW = 12  # knots; a line of more was copied from strokes
 _HOOK_TURN = np.radians(82)
 _HOOK = 0.2
 _SHORT = 0.2
+_MET = 0.11  # sides of the box: a box is closed where its strokes come this near
 _OVERLAP = 0.095  # by how much two parts may reach into each other: 宀 and what stands below it, 钅 and its neighbour
 
 
@@ -214,12 +215,33 @@ def _named(line: np.ndarray, length: float, corners: list[int]) -> Stroke:
     return stroke
 
 
-def parts_of(strokes: Sequence[Stroke]) -> list[tuple[int, int]]:
+def without_false_hooks(strokes: Sequence[Stroke]) -> list[Stroke]:
+    """Give the strokes of a character with the right sides of low boxes, 虫 in 独, no longer taken for hooks."""
+    found = list(strokes)
+    for place in range(1, len(strokes) - 1):
+        left, top = strokes[place - 1 : place + 1]
+        if not top.hooked or top.kind != HENG or top.pieces != 2 or not 55 < left.direction(0) < 92:
+            continue
+        for floor in strokes[place + 1 : place + 4]:
+            met = max(math.dist(floor.start, left.end), math.dist(floor.end, top.end))
+            below = floor.end[0] > top.end[0] - 0.02 and floor.start[0] < left.end[0] + 0.08
+            if floor.kind == HENG and below and met < _MET and math.dist(left.start, top.start) < _MET:
+                found[place] = replace(top, kind=BENT, hooked=False)
+                break
+    return found
+
+
+def parts_of(strokes: Sequence[Stroke], around: int = 0) -> list[tuple[int, int]]:
     """Number the parts of a character: of each stroke the half it belongs to, and the smallest part.
 
     The strokes are cut, in writing order, where those before lie clear of those after: left against right or above
-    against below, each side of two strokes or more. Blind to parts that enclose others.
+    against below, each side of two strokes or more. Blind to parts that enclose others, except where told.
+
+    around: so many strokes at the end go around all others, as 辶 does, and are a half of their own.
     """
+    if around:
+        inner = [(0, part) for _, part in parts_of(strokes[:-around])]
+        return inner + [(1, inner[-1][1] + 1)] * around
     boxes = np.stack([np.concatenate([stroke.line.min(0), stroke.line.max(0)]) for stroke in strokes])
     cut = _clear_cut(boxes)
     small = _parts(boxes)

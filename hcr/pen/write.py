@@ -98,10 +98,10 @@ def write(book: Copybook, labels: Tensor, rows: int, hands: Hands) -> Path:
     path = begins.cumsum(0)
     picture = picture[of]
 
-    flat = _smooth(slots.reshape(-1, 2)[index], path, hands.smooth[picture])
+    flat = smooth(slots.reshape(-1, 2)[index], path, hands.smooth[picture])
     lift = (slot > STEPS).float() * torch.where(slot == STEPS + 2, 1.0, 0.7)
     pressure = (1 - lift * (1 - hands.link_pressure[picture])) * _ends(begins, path, hands, picture)
-    flat = _page(flat, picture, hands)
+    flat = page(flat, picture, hands)
     return Path(flat, width[of] * pressure, ink[of] * (0.6 + 0.4 * pressure), path, picture)
 
 
@@ -123,6 +123,7 @@ def _bent(
     points = anchor + (points - anchor) * hands.left[picture, columns["cut"]][:, None, None]
 
     points = points + book.overhang[row] * hands.tuck[picture, None, None]
+    points = points + book.shelter[row] * hands.nest[picture, None, None]
 
     of_half, of_part = (
         normal(keyed(hands.key[picture], columns[name] + salt), 4)
@@ -167,7 +168,7 @@ def _touching(book: Copybook, row: Tensor, place_of: Tensor, columns: dict[str, 
     return moved
 
 
-def _smooth(points: Tensor, path: Tensor, sigma: Tensor) -> Tensor:
+def smooth(points: Tensor, path: Tensor, sigma: Tensor) -> Tensor:
     """Low-pass each path over its steps by a Gaussian of `sigma` steps; its ends stay where they are.
 
     Diffusion: k steps of strength a add up to a variance of 2 a k, and need no window.
@@ -190,7 +191,7 @@ def _ends(begins: Tensor, path: Tensor, hands: Hands, picture: Tensor) -> Tensor
     return (1 - attack) * (1 - taper)
 
 
-def _page(points: Tensor, picture: Tensor, hands: Hands) -> Tensor:
+def page(points: Tensor, picture: Tensor, hands: Hands) -> Tensor:
     """Warp, stretch and shear each character as a whole."""
     x, y = (2 * points - 1).unbind(1)
     bends = hands.warp[:, picture]

@@ -21,14 +21,16 @@ class TrainConfig:
     """Settings of a run; how it is executed (device, workers, checkpoint times) stands elsewhere and may change.
 
     draw: pictures of an epoch, drawn as they are needed; 0 for a pack's training split. charset: the characters that
-    are drawn, a name or file as Charset.named takes it; "" for a pack's.
+    are drawn, a name or file as Charset.named takes it; "" for a pack's. font: font files in whose forms some of the
+    drawn writers write.
     arch: a backbone's name. size: pixels a side, the pack's. epochs: passes over the training split.
     batch_size: pictures a step, over all processes. accumulate: parts in which each process computes its pictures of a
     step, one after the other, where memory is short; batch norm sees a part at a time.
     lr: the highest learning rate. schedule: "cosine", or "plateau", which halves the rate when the validation loss no
     longer falls. warmup: share of the steps in which lr rises (cosine).
     weight_decay: AdamW's, not on norms and biases; 0 makes it Adam. clip: the greatest norm of a step's gradients; 0:
-    no limit. label_smoothing: share of the target spread over all classes.
+    no limit. label_smoothing: share of the target spread over all classes. dropout: how much of the network's own is
+    used, 1 all of it; where no picture comes twice it only hinders.
     ema_decay: of the averaged weights, which are validated and released; 0 for the last weights as they are.
     augmentation: distort training pictures, drawn ones also as poor pens and scanners do. precision: in which
     convolutions and products are computed.
@@ -40,6 +42,7 @@ class TrainConfig:
 
     draw: int = 0
     charset: str = ""
+    font: tuple[str, ...] = ()
     arch: str = "efficientnet_v2_s"
     size: int = 64
     epochs: int = 20
@@ -49,8 +52,9 @@ class TrainConfig:
     schedule: str = "cosine"
     warmup: float = 0.1
     weight_decay: float = 0.05
-    clip: float = 0.0
+    clip: float = 1.0
     label_smoothing: float = 0.1
+    dropout: float = 1.0
     ema_decay: float = 0.999
     augmentation: bool = True
     precision: str = "fp32"
@@ -70,6 +74,7 @@ class TrainConfig:
             ("weight_decay", 0.0, 10.0),
             ("clip", 0.0, 1e6),
             ("label_smoothing", 0.0, 0.9),
+            ("dropout", 0.0, 1.0),
             ("ema_decay", 0.0, 0.99999),
             ("seed", 0, 1 << 31),
         ):
@@ -121,7 +126,11 @@ def config_for(given: dict[str, Any], started: dict[str, Any] | None) -> TrainCo
         known = getattr(config, name)
         if known != value:
             raise UsageError(
-                f"--{name.replace('_', '-')} {value}: the run was started with {known}; "
+                f"--{name.replace('_', '-')} {_shown(value)}: the run was started with {_shown(known)}; "
                 "leave the flag out to go on, or start another --run"
             )
     return config
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(value) or "none" if isinstance(value, tuple) else str(value)

@@ -74,7 +74,7 @@ class Trainer:
             every = SequentialBatches(len(splits["val"]), config.batch_size, *mine)
             self.validation = splits["val"].feed(every, execution)
         self.saved_at, self.saved_step = time.monotonic(), state.step
-        self.estimated = False
+        self.estimated, self.first_step = False, 0.0
 
     def run_to_end(self) -> TrainSummary:
         """Train and validate until the last epoch is recorded."""
@@ -192,10 +192,15 @@ class Trainer:
         pictures, epoch = self.config.batch_size, state.epochs + 1
         self.observer.step(StepReport(state.step, self.plan.total, pictures, epoch, loss, top1, clock.data_wait))
         done = state.step - first
-        if not self.estimated and (clock.seconds > ESTIMATE_SECONDS or done == len(self.batches)):
+        if done == 1:
+            # It makes kernels, with --compile for a minute: what comes after it says how long the rest takes.
+            self.first_step = clock.seconds
+        since = clock.seconds - self.first_step
+        if not self.estimated and (since > ESTIMATE_SECONDS or done == len(self.batches)):
             self.estimated = True
             batches = len(self.validation) if self.validation else 0
-            self.observer.note(estimate(self.plan, state.step, state.epochs, batches, clock.seconds / done))
+            seconds = since / (done - 1) if done > 1 else self.first_step
+            self.observer.note(estimate(self.plan, state.step, state.epochs, batches, seconds))
 
     def _judge(self) -> dict[str, float]:
         if self.validation is None:

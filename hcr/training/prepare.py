@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from hcr.charset import Charset
 from hcr.errors import DataError, UsageError
@@ -82,6 +83,9 @@ class Plan:
         torch.manual_seed(self.config.seed)
         # On the CPU, so that first weights do not depend on the device.
         model = Recognizer(self.config.arch, self.charset, self.config.size)
+        for layer in model.modules():
+            if isinstance(layer, nn.Dropout | nn.Dropout2d):
+                layer.p *= self.config.dropout
         if self.init and found is None:
             taken = transfer(model, self.init)
             observer.note(
@@ -147,6 +151,8 @@ def plan_run(
     config = config_for(given, started)
     if config.charset and not draw:
         raise UsageError(f"--charset {config.charset}: names what --draw draws; a pack has its own characters")
+    if config.font and not draw:
+        raise UsageError(f"--font {config.font[0]}: names what --draw draws with; a pack has its own pictures")
     for reader in readers.values():
         if config.size != reader.size:
             raise DataError(
@@ -186,10 +192,10 @@ def _readers(pack: Path | None, *, drawn: bool) -> dict[str, PackReader]:
 
 def _drawn(config: TrainConfig, charset: Charset) -> dict[str, Split]:
     """Give what is drawn: to learn from by the run's seed, to judge by the same for all runs."""
-    judged = max(1, min(JUDGED, config.draw // 4))
+    judged, fonts = max(1, min(JUDGED, config.draw // 4)), tuple(map(Path, config.font))
     return {
-        "train": DrawnSplit(charset, config.draw, TRAINING_WRITERS, config.seed, config.size),
-        "val": DrawnSplit(charset, judged, VALIDATION_WRITERS, 0, config.size),
+        "train": DrawnSplit(charset, config.draw, TRAINING_WRITERS, config.seed, config.size, fonts),
+        "val": DrawnSplit(charset, judged, VALIDATION_WRITERS, 0, config.size, fonts),
     }
 
 

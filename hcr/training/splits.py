@@ -6,6 +6,7 @@ The loop does not know which: a split has a count, a digest for the records, and
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from hcr.feed.loader import Loader
 from hcr.feed.order import SequentialBatches, TrainingBatches
 from hcr.pack.store import PackReader
 from hcr.pen import StrokeTable
+from hcr.pen.font import require_font
 from hcr.training.config import Execution
 
 Feed = Loader | DrawnBatches
@@ -63,19 +65,25 @@ class PackSplit:
 
 @dataclass(frozen=True)
 class DrawnSplit:
-    """Handwriting of `charset` by `writers`, `count` pictures an epoch. Raises: UsageError for lacking strokes."""
+    """Handwriting of `charset` by `writers`, some of them in the forms of `fonts`, `count` pictures an epoch.
+
+    Raises: UsageError for lacking strokes, DataError for what is no font of these characters.
+    """
 
     charset: Charset
     count: int
     writers: range
     seed: int
     size: int
+    fonts: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         table = StrokeTable.load()
         lacking = [char for char in self.charset.characters if char not in table]
         if lacking:
             raise UsageError(f"--charset: no strokes for {_some(lacking)}; leave out what cannot be drawn")
+        for path in self.fonts:
+            require_font(path, self.charset.characters)
 
     def __len__(self) -> int:
         return self.count
@@ -83,7 +91,7 @@ class DrawnSplit:
     @property
     def digest(self) -> str:
         """What draws it."""
-        return pen_digest()
+        return pen_digest(self.fonts)
 
     @property
     def sources(self) -> list[str]:
@@ -99,6 +107,7 @@ class DrawnSplit:
             seed=self.seed,
             size=self.size,
             device=execution.device,
+            fonts=self.fonts,
         )
 
 

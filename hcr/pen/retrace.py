@@ -1,0 +1,116 @@
+"""From a font's lines to the path that one person's pen takes.
+
+As `write.py` does from the copybook: the same hands, the same path for the renderer. A font does not say which lines
+are a stroke or a part, so instead of parts the square itself is bent: halves of it grow and shrink, and its points
+wander as smoothly as parts of a character do. Lines that meet go on meeting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path as File
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hcr.pen.chance import keyed, normal, uniform
+from hcr.pen.exact import growth
+from hcr.pen.font import read_font, require_font
+from hcr.pen.hand import Hands
+from hcr.pen.write import Path, page, smooth
+
+_KNOTS = 5  # of the grid that wanders, a side
+_WANDERS = 1.4  # a knot, in shifts of a part
+_SMOOTH = 0.6  # a font has cut its corners already, of a hand's low-pass
+_SWELLING = 0.4  # share of the hands that keep something of the brush's swelling
+
+
+class Forms(NamedTuple):
+    """The lines of F fonts' glyphs; P points. Glyph `font * C + label` of a charset of C characters.
+
+    first, rows: int64[F * C], the points of each glyph; no rows: the font lacks it. host_rows: the same in memory.
+    points: float32[P, 2], x right and y down in the unit box. broad: float32[P], how wide the brush is here, 1 on the
+    font's average.
+    bow: float32[P, 2], where a line bent by one of its chord goes. line: int64[P], number of the line in its glyph.
+    opens: float32[P], closes: float32[P], how near the point is to where a line sets in, where one ends, 0-1.
+    """
+
+    first: Tensor
+    rows: Tensor
+    host_rows: Tensor
+    points: Tensor
+    broad: Tensor
+    bow: Tensor
+    line: Tensor
+    opens: Tensor
+    closes: Tensor
+
+
+def make_forms(fonts: Sequence[File], characters: str, device: str | torch.device = "cpu") -> Forms:
+    """Take the forms of `characters`, label order, from fonts. Raises: DataError for what is no font of these."""
+    for path in fonts:
+        require_font(path, characters)
+    counts, columns = zip(*(read_font(path, characters) for path in fonts), strict=True)
+    rows = torch.from_numpy(np.concatenate(counts))
+    points, broad, bow, line, opens, closes = (
+        torch.from_numpy(np.concatenate(parts)).to(device) for parts in zip(*columns, strict=True)
+    )
+    first = (rows.cumsum(0) - rows).to(device)
+    return Forms(first, rows.to(device), rows, points, broad, bow, line, opens, closes)
+
+
+def retrace(forms: Forms, glyphs: Tensor, rows: int, hands: Hands) -> Path:
+    """Write glyphs int64[B] on the forms' device, all of which the fonts have, in these hands.
+
+    rows: what they have in all.
+    """
+    counts = forms.rows[glyphs]
+    picture = torch.repeat_interleave(torch.arange(len(glyphs), device=glyphs.device), counts, output_size=rows)
+    begin = (counts.cumsum(0) - counts)[picture]
+    row = torch.arange(rows, device=glyphs.device) - begin + forms.first[glyphs][picture]
+    line = forms.line.index_select(0, row)
+    opens, closes, broad = (each.index_select(0, row) for each in (forms.opens, forms.closes, forms.broad))
+
+    points = forms.points.index_select(0, row)
+    noise = normal(keyed(hands.key[picture], line + (1 << 12)), 1)
+    points = points + forms.bow.index_select(0, row) * noise * hands.bow[picture, None]
+    points = _halves(points, picture, hands)
+    field = normal(keyed(hands.key, 1 << 13), _KNOTS * _KNOTS * 4).view(-1, 4)
+    wander = _between(field, points, picture)
+    points = points + wander[:, :2] * (_WANDERS * hands.part_shift)[picture, None]
+
+    changes = (line[1:] != line[:-1]) | (picture[1:] != picture[:-1])
+    path = torch.cat([line.new_zeros(1), changes.cumsum(0)])
+    points = page(smooth(points, path, _SMOOTH * hands.smooth[picture]), picture, hands)
+
+    chance = uniform(keyed(hands.writer, 9), 2)
+    swelling = ((chance[:, 0] - (1 - _SWELLING)) * (1 / _SWELLING)).clamp(min=0)[picture]
+    pressure = (1 - hands.attack[picture] * opens) * (1 - hands.taper[picture] * closes)
+    width = hands.width[picture] * growth((hands.width_spread[picture] * wander[:, 2]).clamp(-1, 1))
+    width = width * (1 + swelling * (broad - 1)) * pressure
+    ink = hands.ink[picture] * (1 - (hands.ink_spread[picture] * wander[:, 3]).abs()).clamp(min=0.4)
+    return Path(points, width, ink * (0.6 + 0.4 * pressure), path, picture)
+
+
+def _halves(points: Tensor, picture: Tensor, hands: Hands) -> Tensor:
+    """Let what lies left of a line, or above one, be larger than the rest, or smaller."""
+    noise = normal(keyed(hands.key, 1 << 14), 6).view(-1, 3, 2)
+    cut = (0.5 + 0.08 * noise[:, 0])[picture]
+    before, after = (growth(hands.half_size[:, None] * noise[:, side])[picture] for side in (1, 2))
+    aside = points - cut
+    return cut + aside * torch.where(aside < 0, before, after)
+
+
+def _between(field: Tensor, points: Tensor, picture: Tensor) -> Tensor:
+    """Read a grid of numbers, float32[B * _KNOTS * _KNOTS, 4], at points of the unit box, smoothly: float32[N, 4]."""
+    at = (points * (_KNOTS - 1)).clamp(0, _KNOTS - 1.001)
+    whole = at.long()
+    share = at - whole
+    share = share * share * (3 - 2 * share)
+    corner = (picture * _KNOTS + whole[:, 1]) * _KNOTS + whole[:, 0]
+    x, y = share[:, :1], share[:, 1:]
+    upper = field.index_select(0, corner) * (1 - x) + field.index_select(0, corner + 1) * x
+    lower = field.index_select(0, corner + _KNOTS) * (1 - x) + field.index_select(0, corner + _KNOTS + 1) * x
+    return upper * (1 - y) + lower * y

@@ -1,0 +1,135 @@
+"""Running forms of components around an upright: frames, the left sides of many characters, and stacked levels.
+
+Rules as in `components`, which says what a rule is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hcr.pen.forms import Found, New, between, body, knots, moved
+from hcr.pen.skeleton import DOT, HENG, NA, PIE, SHU, TI, Stroke
+
+
+def ear(strokes: Sequence[Stroke], first: int) -> Found | None:
+    """阝 and 卩 with its bow: a bow of two bends and a long upright from its head: joined, or the upright first."""
+    if first + 1 >= len(strokes):
+        return None
+    bow, upright = strokes[first : first + 2]
+    if not bow.hooked or bow.pieces < 3 or abs(bow.direction(0)) > 35 or not 75 < bow.direction(1) < 150:
+        return None
+    head, shoulder, low = upright.start, bow.at(1), bow.body_end
+    if upright.kind != SHU or upright.hooked or upright.end[1] < low[1] + 0.1:
+        return None
+    if np.hypot(*(head - bow.start)) > 0.13 or head[1] > bow.start[1] + 0.08:  # 子's upright begins at the bow's end
+        return None
+    waist = bow.at(2) if bow.pieces > 3 else between(between(head, low), shoulder, 0.3)
+    foot = between(low, moved(bow.end, 0, 0.02), 0.7)
+    shaft = New(knots(upright))
+    return 2, [
+        (0.22, [New([bow.start, shoulder, waist, low, foot]), shaft]),
+        (0.16, [New([bow.start, shoulder, waist, low, foot], 2), shaft]),
+        (0.2, [shaft, New([head, shoulder, waist, low, foot])]),
+        (0.08, [shaft, New([head, shoulder, between(shoulder, low, 0.6), foot * [0, 1] + head * [1, 0]])]),
+    ]
+
+
+def frame(strokes: Sequence[Stroke], first: int) -> Found | None:
+    """门 月 贝 同 and the like: a left side, then a top that bends into the right side, open below."""
+    if first + 1 >= len(strokes):
+        return None
+    left, bend = strokes[first : first + 2]
+    if left.kind not in (SHU, PIE) or not 65 < left.direction(0) < 125 or bend.pieces - bend.hooked != 2:
+        return None
+    if abs(bend.direction(0)) > 28 or not 70 < bend.direction(1) < 120:
+        return None
+    shoulder, low = bend.at(1), bend.body_end
+    if low[1] - shoulder[1] < 0.2 or left.end[1] - left.start[1] < 0.2 or abs(left.start[1] - bend.start[1]) > 0.15:
+        return None
+    if not -0.06 < bend.start[0] - left.start[0] < 0.4 or shoulder[0] - left.start[0] < 0.12:
+        return None
+    head = between(left.start, bend.start)
+    side = New(knots(left))
+    round_side = [bend.start, between(bend.start, shoulder, 0.7), between(shoulder, low, 0.3), low]
+    return 2, [
+        (0.24, [New(knots(left), 2), New(knots(bend))]),
+        (0.16, [side, New(body(bend))]),
+        (0.16, [side, New(round_side)]),
+        (0.12, [New([left.end, head, shoulder, low])]),
+        (0.08, [New(knots(left), 2), New(round_side)]),
+    ]
+
+
+def levels(strokes: Sequence[Stroke], first: int) -> Found | None:
+    """Two or three short level strokes one below the other, as in 月, 言, 钅: a zigzag, dashes, or one left out."""
+    run: list[Stroke] = []
+    for stroke in strokes[first : first + 3]:
+        across, down = stroke.end - stroke.start
+        if stroke.kind != HENG or stroke.hooked or across > 0.45 or abs(down) > 0.4 * across:
+            break
+        if run:
+            step = between(stroke.start, stroke.end) - between(run[-1].start, run[-1].end)
+            if abs(step[0]) > 0.1 or not 0.05 < step[1] < 0.25:
+                break
+        run.append(stroke)
+    if len(run) < 2:
+        return None
+    tied = [New(knots(s), 2) for s in run[:-1]] + [New(knots(run[-1]))]
+    alternatives = [
+        (0.3, tied),
+        (0.14, [New([between(s.start, s.end, 0.15), between(s.start, s.end, 0.75)], 2) for s in run[:-1]] + tied[-1:]),
+        (0.08, [New([run[0].start, run[0].end, between(run[-1].start, run[-1].end, 0.25), run[-1].end])]),
+    ]
+    if len(run) == 3:
+        alternatives.append((0.14, [New(knots(run[0])), *tied[1:]]))
+    elif run[0].end[0] - run[0].start[0] < 0.22:
+        alternatives.append((0.08, [New([between(s.start, s.end) for s in run])]))
+    return len(run), alternatives
+
+
+def tick(strokes: Sequence[Stroke], first: int) -> Found | None:
+    """扌 and the left sides 土 牛 王 子: an upright, then a rising stroke across it: one line."""
+    if first + 1 >= len(strokes):
+        return None
+    shaft, rise = strokes[first : first + 2]
+    straight = shaft.pieces - shaft.hooked == 1 and 70 < shaft.direction(0) < 115
+    if not straight or rise.kind not in (HENG, TI) or rise.hooked or not -60 < rise.direction(0) < -11:
+        return None
+    foot = shaft.body_end
+    if not rise.start[0] < foot[0] + 0.03 < rise.end[0] + 0.02 or rise.end[0] - rise.start[0] > 0.48:
+        return None
+    if rise.start[1] < between(shaft.start, foot, 0.4)[1] or rise.start[1] > foot[1] + 0.16:
+        return None
+    alternatives = [
+        (0.3, [New(knots(shaft), 2), New(knots(rise))]),
+        (0.16, [New([shaft.start, foot, rise.start, rise.end])]),
+        (0.1, [New(body(shaft)), New(knots(rise))]),
+    ]
+    if (
+        first and strokes[first - 1].kind == HENG and not strokes[first - 1].hooked
+    ):  # without a level stroke above, 子 would become 阝
+        alternatives.append((0.2, [New([shaft.start, foot, rise.end])]))
+    return 2, alternatives
+
+
+def side_tree(strokes: Sequence[Stroke], first: int) -> Found | None:
+    """The left sides 木 禾 米: an upright, a stroke falling left from it, and a dot at its right."""
+    run = strokes[first : first + 3]
+    if len(run) < 3 or [s.kind for s in run[1:]] not in ([PIE, DOT], [PIE, NA], [DOT, DOT]):
+        return None
+    shaft, fall, dot = run
+    if shaft.kind != SHU or shaft.hooked or fall.direction(0) < 105 or np.hypot(*(dot.end - dot.start)) > 0.26:
+        return None
+    if abs(fall.start[0] - dot.start[0]) > 0.15 or not shaft.start[1] < fall.start[1] < shaft.end[1] - 0.15:
+        return None
+    if not abs(fall.start[0] - shaft.line[:, 0].mean()) < 0.1:
+        return None
+    upright = New(knots(shaft))
+    return 3, [
+        (0.22, [upright, New(knots(fall), 2), New(knots(dot))]),
+        (0.16, [upright, New([fall.start, fall.end, dot.end])]),
+        (0.16, [New([shaft.start, shaft.end, between(fall.start, fall.end, 0.85), dot.end])]),
+        (0.14, [New(knots(shaft), 2), New(knots(fall)), New([dot.start, between(dot.start, dot.end, 0.7)])]),
+    ]

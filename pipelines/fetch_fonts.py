@@ -1,0 +1,108 @@
+"""Fetch fonts of handwriting that may be trained on, one file each, into data/fonts.
+
+    python pipelines/fetch_fonts.py [--out data/fonts]
+
+Four hands, from a careful brush to grass script, under the SIL Open Font License. They are not part of this project:
+npm fetches the packages `@fontsource/…`, which cut a font into a hundred files for browsers; those with characters of
+GB2312 are joined again into NAME.ttf, and the licence is laid beside it as NAME-OFL.txt. Needs npm and fontTools
+(`pip install 'hcr[fonts]'`); takes half a minute. The same versions give the same bytes, so that a training that used
+them can go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from hcr.charset import Charset
+from hcr.errors import DataError, HcrError
+from hcr.files import atomic_write
+from hcr.pen.font import font_digest
+
+FONTS = {"ma-shan-zheng": "5.3.1", "long-cang": "5.3.0", "zhi-mang-xing": "5.3.0", "liu-jian-mao-cao": "5.3.0"}
+"""Versions of the packages. The last one is grass script, the hardest to read; it taught no more than the others."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Fetch what is missing and say what there is."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("data/fonts"))
+    out: Path = parser.parse_args(arguments).out
+    try:
+        for name, version in FONTS.items():
+            font = out / f"{name}.ttf"
+            if not font.exists():
+                with tempfile.TemporaryDirectory() as folder:
+                    join(fetch(f"@fontsource/{name}", version, Path(folder)), name, out)
+            print(f"{font}: {font.stat().st_size:,} bytes, digest {font_digest(font)}")
+    except HcrError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def fetch(package: str, version: str, folder: Path) -> Path:
+    """Let npm fetch a package; give where it lies unpacked.
+
+    Raises: HcrError where npm is missing or fails; DataError for another package, or another licence.
+    """
+    if not (npm := shutil.which("npm")):
+        raise HcrError("npm: not found; install Node.js, which brings it")
+    done = subprocess.run(
+        [npm, "pack", "--silent", f"{package}@{version}"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    archives = list(folder.glob("*.tgz"))
+    if done.returncode or len(archives) != 1:
+        said = (done.stderr or done.stdout).strip().splitlines() or ["nothing said"]
+        raise HcrError(f"npm pack {package}@{version}: {said[-1]}; is the registry within reach?")
+    with tarfile.open(archives[0]) as archive:
+        archive.extractall(folder, filter="data")
+    unpacked = folder / "package"
+    about = json.loads((unpacked / "package.json").read_text("utf-8"))
+    if (about["name"], about["version"]) != (package, version):
+        raise DataError(f"{archives[0].name}: holds {about['name']}@{about['version']}, expected {package}@{version}")
+    if "SIL Open Font License" not in (unpacked / "LICENSE").read_text("utf-8"):
+        raise DataError(f"{archives[0].name}: its LICENSE is not the SIL Open Font License; do not use this version")
+    return unpacked
+
+
+def join(package: Path, name: str, out: Path) -> None:
+    """Join a package's files into out/NAME.ttf, and lay the licence beside it.
+
+    Raises: DataError where characters of GB2312 level 1 are missing.
+    """
+    from fontTools import merge
+    from fontTools.misc.timeTools import epoch_diff
+    from fontTools.ttLib import TTFont
+
+    wanted = set(map(ord, Charset.gb2312().characters))
+    parts, covered = [], set[int]()
+    # The largest first: it has nearly all, the others what is rare.
+    for path in sorted(package.glob("files/*-400-normal.woff"), key=lambda path: (-path.stat().st_size, path.name)):
+        with TTFont(path, lazy=True) as font:
+            new = set(font.getBestCmap()) & wanted - covered
+        if new:
+            parts.append(path)
+            covered |= new
+    missing = [char for char in Charset.level1().characters if ord(char) not in covered]
+    if missing:
+        raise DataError(f"{name}: lacks {len(missing)} characters of GB2312 level 1, {''.join(missing[:8])} …")
+    # Layout tables say how letters join, which single characters do not.
+    options = merge.Options(drop_tables=["GSUB", "GPOS", "GDEF", "DSIG", "vhea", "vmtx", "VORG", "BASE"])
+    joined = merge.Merger(options).merge([str(path) for path in parts])
+    # The same bytes whenever it is done.
+    joined.recalcTimestamp = False
+    joined["head"].created = joined["head"].modified = -epoch_diff
+    with atomic_write(out / f"{name}.ttf") as file:
+        joined.save(file)
+    shutil.copyfile(package / "LICENSE", out / f"{name}-OFL.txt")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
