@@ -144,18 +144,23 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def machine() -> str:
-    """Describe this machine in words, with how busy it is."""
-    model = platform.processor() or platform.machine()
-    memory = ""
+def processor() -> str:
+    """Name this machine's processor."""
     if Path("/proc/cpuinfo").exists():
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def machine() -> str:
+    """Describe this machine in words, with how busy it is."""
+    memory = ""
+    if Path("/proc/meminfo").exists():
         kib = int(Path("/proc/meminfo").read_text().split()[1])
         memory = f", {kib / 2**20:.0f} GB of memory"
-    return f"{cores()} cores of {model}{memory}, {platform.system()} {platform.release()}; load average {load()} before"
+    system = f"{platform.system()} {platform.release()}"
+    return f"{cores()} cores of {processor()}{memory}, {system}; load average {load()} before"
 
 
 def load() -> str:

@@ -1,7 +1,8 @@
 """Where things lie, and which one is meant when none is named.
 
-Everything is relative to the current folder: `data/packed/<corpus>-<size>` and `artifacts/<run>`. A default is the only
-candidate or it is an error that lists the candidates; guessing between two packs would train on the wrong one.
+Everything but the released weights is relative to the current folder: `data/packed/<corpus>-<size>`,
+`artifacts/<run>`. A default is the only candidate or it is an error that lists the candidates; guessing between two
+packs would train on the wrong one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from hcr.files import read_json
 RAW = Path("data/raw")
 PACKED = Path("data/packed")
 ARTIFACTS = Path("artifacts")
+# The weights that came with this program.
+RELEASED = Path(__file__).parent / "models" / "released" / "compact.safetensors"
 
 
 def find_pack(given: Path | None) -> Path:
@@ -77,10 +80,10 @@ def is_drawn(run: Path) -> bool:
     return record.is_file() and read_json(record)["config"].get("draw", 0) > 0
 
 
-def find_checkpoint(run: str | None) -> Path:
+def find_checkpoint(run: str) -> Path:
     """Give the checkpoint that a run is judged by: its best one, else its newest.
 
-    Raises: DataError or UsageError as `find_run` does.
+    Raises: DataError where there is none.
     """
     folder = find_run(run)
     best = folder / "checkpoints" / "best.pt"

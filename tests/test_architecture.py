@@ -30,6 +30,7 @@ ONLY_IN = {
     "lmdb": {"pack/store.py"},
     "h5py": {"corpus/hdf5.py"},
     "timm": {"models"},
+    "safetensors": {"models"},
     "click": {"cli"},
     "tqdm": {"cli"},
 }

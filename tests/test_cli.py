@@ -84,7 +84,7 @@ def test_from_nothing_to_a_named_character_without_naming_anything(here: Path) -
         for sample in read_gnt(path.read_bytes(), writer="", name=""):
             assert isinstance(sample, Sample)
             Image.fromarray(sample.picture).save(here / "one.png")
-            line = json.loads(ok(hcr("predict", "one.png", "--json", "--top", 3)))
+            line = json.loads(ok(hcr("predict", "one.png", "--run", "drawn-32-compact", "--json", "--top", 3)))
             assert line["path"] == "one.png" and len(line["top"]) == 3
             right += line["top"][0]["char"] == sample.char
     # A picture taken out of the corpus is read exactly as the packed one was.

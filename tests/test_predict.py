@@ -64,7 +64,8 @@ def run(*arguments: object) -> Result:
 
 
 def error_lines(result: Result) -> list[str]:
-    return result.stderr.splitlines()
+    """What is said but for the line that names the model."""
+    return [line for line in result.stderr.splitlines() if not line.startswith("model: ")]
 
 
 # --- Predictor --------------------------------------------------------------------------------------------------------
@@ -156,7 +157,8 @@ def test_read_pictures_reads_one_batch_ahead_and_no_further(weights: Path, pictu
 
 def test_json_is_one_object_a_line(weights: Path, pictures: Path) -> None:
     result = run(pictures / "b.png", pictures / "a 二.jpg", "--weights", weights, "--top", 3, "--json")
-    assert result.exit_code == 0 and result.stderr == ""
+    assert result.exit_code == 0
+    assert result.stderr == f"model: {weights}, compact, 7 characters, 32 px\n"
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [line["path"] for line in lines] == [str(pictures / "b.png"), str(pictures / "a 二.jpg")]
     for line in lines:
@@ -192,11 +194,14 @@ def test_table_is_aligned_though_characters_are_wide(
     assert all(row.count("%") == 2 for row in rows)
 
 
-def test_run_is_found_by_name_and_by_default(weights: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_found_by_its_name(weights: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(weights.parents[3])
-    for choice in ([], ["--run", "small"]):
-        result = run(pictures / "b.png", *choice, "--json")
-        assert result.exit_code == 0, result.stderr
+    by_name, by_file = (
+        run(pictures / "b.png", "--json", *which) for which in (["--run", "small"], ["--weights", weights])
+    )
+    assert by_name.exit_code == 0, by_name.stderr
+    assert by_name.stdout == by_file.stdout
+    assert "model: artifacts/small/checkpoints/step-00000001.pt, compact, 7 characters" in by_name.stderr
     result = run(pictures / "b.png", "--run", "other")
     assert result.exit_code == 3
     assert error_lines(result)[0].startswith("error: artifacts/other: no checkpoint here")

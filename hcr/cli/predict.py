@@ -18,8 +18,8 @@ WIDEST_PATH = 60
 
 @click.command(cls=Command)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--run", "name", help="Name of the run.  [default: the only one in artifacts]")
-@click.option("--weights", type=click.Path(path_type=Path), help="A checkpoint file, instead of a run.")
+@click.option("--run", "name", help="Name of the run whose best checkpoint answers.  [default: the released weights]")
+@click.option("--weights", type=click.Path(path_type=Path), help="A file of weights (.pt, .safetensors) that answers.")
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Characters a picture.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout instead of a table.")
 @device_option
@@ -35,21 +35,27 @@ def main(
 ) -> None:
     """Name the handwritten character on each picture.
 
-    PATH is a picture of one character, or a folder of them: any format, mode and size, dark ink or light. Files that
-    cannot be read are one line each on stderr; the others are answered, and the exit code is then 3.
+    PATH is a picture of one character, or a folder of them: any format, mode and size, dark ink or light. The weights
+    that come with hcr answer, or a run's. Files that cannot be read are one line each on stderr; the others are
+    answered, and the exit code is then 3.
 
     \b
     hcr-predict photo.jpg
+    hcr-predict photo.jpg --run mine
     hcr-predict scans/ --top 3 --json > readings.jsonl
     """
     if name is not None and weights is not None:
         raise UsageError("--run and --weights exclude each other: name a run or a file")
-    from hcr.layout import find_checkpoint
+    from hcr.layout import RELEASED, find_checkpoint
     from hcr.models import load_recognizer
     from hcr.serving.predict import Predictor, find_pictures, read_pictures, shown_path
 
-    checkpoint = find_checkpoint(name) if weights is None else weights
-    predictor = Predictor(load_recognizer(checkpoint, choose_device(device)), top)
+    if name is not None:
+        weights = find_checkpoint(name)
+    model = load_recognizer(weights or RELEASED, choose_device(device))
+    named = shown_path(weights) if weights else "released weights"
+    note(f"model: {named}, {model.arch}, {len(model.charset):,} characters, {model.size} px")
+    predictor = Predictor(model, top)
     files = list(find_pictures(paths))
     column = min(WIDEST_PATH, max(map(_width, map(shown_path, files))))
     failed = False

@@ -25,7 +25,7 @@ from hcr.evaluation.metrics import Predictions, summarise
 from hcr.evaluation.partial import PARTIAL, Partial
 from hcr.feed.loader import Loader
 from hcr.feed.order import SequentialBatches
-from hcr.models import Recognizer, load_recognizer, read_checkpoint
+from hcr.models import Recognizer, load_recognizer, read_model
 from hcr.pack.store import PackReader, open_pack
 from hcr.progress import Progress, silent
 from hcr.stop import StopFlag
@@ -197,7 +197,7 @@ def prepare(
     charset or size differ, and for data that was seen.
     """
     reader = open_split(pack, split)
-    content = read_checkpoint(checkpoint)
+    content = read_model(checkpoint)
     seen = seen_before(content.get("pack", {}), checkpoint.parent.parent / "run.json", reader)
     if seen and not allow_seen:
         raise DataError(

@@ -10,11 +10,12 @@ from hcr.models.backbones import BACKBONES, require_arch
 
 if TYPE_CHECKING:
     from hcr.models.recognizer import Recognizer
-    from hcr.models.weights import load_recognizer, read_checkpoint
+    from hcr.models.weights import load_recognizer, read_checkpoint, read_model
 
-__all__ = ["BACKBONES", "Recognizer", "load_recognizer", "read_checkpoint", "require_arch"]
+__all__ = ["BACKBONES", "Recognizer", "load_recognizer", "read_checkpoint", "read_model", "require_arch"]
 
-_LATE = {"Recognizer": "recognizer", "load_recognizer": "weights", "read_checkpoint": "weights"}
+_LATE = {"Recognizer": "recognizer", "load_recognizer": "weights", "read_checkpoint": "weights",
+         "read_model": "weights"}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ from hcr.charset import Charset
 from hcr.errors import DataError, UsageError
 from hcr.models.backbones import build_backbone
 from hcr.models.recognizer import Recognizer
-from hcr.models.weights import load_weights, read_checkpoint, require_preprocessing
+from hcr.models.weights import load_weights, read_model, require_preprocessing
 
 
 class Transfer(NamedTuple):
@@ -27,15 +27,15 @@ class Transfer(NamedTuple):
 
 
 def transfer(model: Recognizer, path: Path) -> Transfer:
-    """Take over the averaged weights (EMA) of a checkpoint whose characters, and their order, may be others.
+    """Take over the averaged weights (EMA) of a checkpoint, or released ones, whose characters may be others.
 
     The classifier keeps the checkpoint's rows for shared characters and the model's own, fresh ones for new characters.
     The random state stays as it was. The picture's size may differ where no weight depends on it.
 
-    Raises: UsageError for another arch; DataError as `read_checkpoint` does, for other preprocessing, for weights of
+    Raises: UsageError for another arch; DataError as `read_model` does, for other preprocessing, for weights of
     another shape, and where no character is shared.
     """
-    content = read_checkpoint(path)
+    content = read_model(path)
     require_preprocessing(content, path)
     if content["arch"] != model.arch:
         raise UsageError(f"{path}: weights of {content['arch']}, expected {model.arch}; choose the arch of the weights")

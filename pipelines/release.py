@@ -1,0 +1,144 @@
+"""Release a run: its weights into one file that comes with the package, its figures into the model card.
+
+    python pipelines/release.py RUN
+    python benchmarks/real.py FOLDER --json figures.json
+    python pipelines/release.py RUN --figures figures.json
+
+RUN is a run in artifacts that learnt from drawn handwriting. The figures are measured on the released file itself, so
+it is written twice; they are taken only if they are of these very weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from hcr.errors import DataError, HcrError, UsageError
+from hcr.files import atomic_write, read_json
+from hcr.layout import ARTIFACTS, RELEASED, find_checkpoint
+from hcr.models.released import halved, read_released, weights_digest, write_released
+from hcr.models.weights import load_recognizer, read_checkpoint, require_preprocessing
+
+CARD = Path(__file__).parents[1] / "docs/model-card.md"
+BEGIN, END = "<!-- figures: written by pipelines/release.py -->", "<!-- end of figures -->"
+LICENCE = (
+    "Apache-2.0. Learnt from handwriting that was drawn from stroke medians (hcr/pen/strokes.bin, under the Arphic "
+    "Public License){fonts}; the weights hold nothing of them."
+)
+FONTS = " and from the outlines of the fonts that the recipe names"
+
+
+def training_of(run: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Say what a run learnt from and how: its settings, pictures, seconds, machines and commit.
+
+    Raises: UsageError for a run that learnt from a pack: real handwriting is somebody's, and seldom free.
+    """
+    config, record = content["config"], read_json(run / "run.json")
+    if not config["draw"]:
+        raise UsageError(f"{run}: learnt from {record['pack']['path']}; only what learnt from drawings can be released")
+    timings = [json.loads(line) for line in (run / "timings.jsonl").read_text("utf-8").splitlines()]
+    steps = sum(epoch["steps"] for epoch in timings)
+    # An epoch's line has the steps since the run was last started, so a run that was stopped has no seconds for some.
+    seconds = content["step"] * sum(epoch["seconds"] for epoch in timings) / steps if steps else None
+    starts = record["starts"]
+    return {
+        "config": config,
+        "pack": content["pack"],
+        "init": starts[0]["init"],
+        "steps": content["step"],
+        "pictures": content["step"] * config["batch_size"],
+        "seconds": seconds and round(seconds),
+        "machines": sorted({start["machine"] for start in starts}),
+        "versions": record["versions"],
+        "git": record["git"],
+        "validation": content["best"],
+    }
+
+
+def release(name: str, out: Path, figures: Path | None) -> None:
+    """Write the best weights of the run `name` to `out`.
+
+    Raises: DataError for figures of other weights; UsageError or DataError for what cannot be released.
+    """
+    checkpoint = find_checkpoint(name)
+    content = read_checkpoint(checkpoint)
+    require_preprocessing(content, checkpoint)
+    measured = read_json(figures) if figures else {}
+    digest = weights_digest(halved(content["ema"]))
+    if figures and measured.get("weights") != digest:
+        raise DataError(
+            f"{figures}: figures of the weights {measured.get('weights')}, expected {digest}; measure the file that "
+            "this wrote without --figures"
+        )
+    licence = LICENCE.format(fonts=FONTS if content["config"].get("font") else "")
+    write_released(out, content, licence, training_of(ARTIFACTS / name, content), measured)
+    load_recognizer(out)
+
+
+def card_table(path: Path) -> str:
+    """Give the model card's table of what released weights say about themselves."""
+    content = read_released(path)
+    training, figures = content["training"], content["figures"]
+    rows = {
+        "characters": f"{len(content['characters']):,}",
+        "network": f"{content['arch']}, pictures of {content['size']} px",
+        "file": f"{path.stat().st_size / 1e6:.2f} MB, half precision",
+        "top-1": "not yet measured",
+        "top-5": "not yet measured",
+        "measured on": "not yet measured",
+        "time a picture": "not yet measured",
+        "trained on": f"{training['pictures']:,} drawn pictures, in {_hours(training['seconds'])}",
+        "fonts drawn from, too": ", ".join(Path(font).name for font in training["config"].get("font", ())) or "none",
+        "by": "; ".join(training["machines"]),
+        "checkpoint chosen by": "drawn handwriting" if training["pack"]["val"].startswith("pen ") else "a pack",
+    }
+    if figures:
+        low, high = figures["top1_interval"]
+        rows |= {
+            "top-1": f"{figures['top1']:.2%} (95 % interval {low:.2%} to {high:.2%})",
+            "top-5": f"{figures['top5']:.2%}",
+            "measured on": f"{figures['n']:,} pictures of {figures['characters']:,} characters in real handwriting, "
+            f"all {figures['classes']:,} being possible answers",
+            "hardest": ", ".join(f"{row['char']} {row['top1']}" for row in figures["worst"]),
+            "time a picture": f"{figures['ms_1']:.1f} ms one at a time, {figures['ms_64']:.1f} ms 64 at a time, on "
+            f"one core of {figures['machine']}",
+        }
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
+
+
+def write_card(path: Path) -> None:
+    """Put the table into the model card, in the place of the one that it has."""
+    before, _, rest = CARD.read_text("utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    with atomic_write(CARD, "w") as file:
+        file.write(f"{before}{BEGIN}\n\n{card_table(path)}\n\n{END}{after}")
+
+
+def _hours(seconds: int | None) -> str:
+    if seconds is None:
+        return "an unknown time"
+    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
+
+
+def main() -> None:
+    """Write the file, and the card where it is the one that comes with the package."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", metavar="RUN", help="name of a run in artifacts")
+    parser.add_argument("--out", type=Path, default=RELEASED, help="default: the file that comes with the package")
+    parser.add_argument("--figures", type=Path, help="what benchmarks/real.py --json wrote")
+    given = parser.parse_args()
+    try:
+        release(given.run, given.out, given.figures)
+    except HcrError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    if given.out == RELEASED:
+        write_card(RELEASED)
+    print(f"{given.out}: {given.out.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
