@@ -20,7 +20,7 @@ BOLDER = 2.0  # pixels at most at 64, on each side of a stroke
 THINNER = 0.7  # how far towards the faintest of the 3 × 3 pixels around
 FAINTEST = 0.2  # of full ink
 LOST = 0.45  # darkness that scanners lose of faint ink, of full ink
-COARSEST = 18  # pixels a side, for pictures blown up from few pixels
+COARSEST = 16  # pixels a side, for pictures blown up from few pixels
 SMALLEST = 0.65  # sides of the square that the ink fills where it is small
 CUT = 0.1  # of a side, what a crop may cut off
 SHARES = {
@@ -30,6 +30,7 @@ SHARES = {
     "thinner": 0.08,
     "lose": 0.06,
     "tone": 0.15,
+    "harden": 0.12,
     "coarse": 0.12,
     "blur": 0.12,
     "lines": 0.05,
@@ -119,6 +120,14 @@ def _tone(ink: Tensor, key: Tensor) -> Tensor:
     return (ink + ink * (1 - ink) * _amount(key, -0.8, 0.95)).clamp(0, 1)
 
 
+def _harden(ink: Tensor, key: Tensor) -> Tensor:
+    """Make black of what is darker than a threshold and paper of the rest, as 1-bit scans and drawing pads do."""
+    threshold = _amount(key, 0.15, 0.5)
+    steepness = _amount(keyed(key, 1), 0.5, 3.0) / threshold
+    darkest = ink.amax((1, 2, 3), keepdim=True).clamp(min=0.1)
+    return ((ink / darkest - threshold) * steepness + 0.5).clamp(0, 1)
+
+
 def _coarse(ink: Tensor, key: Tensor) -> Tensor:
     """Give what a few pixels can hold, blown up: four groups, each with its own number of pixels."""
     size = ink.shape[-1]
@@ -193,6 +202,7 @@ _EFFECTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "thinner": _thinner,
     "lose": _lose,
     "tone": _tone,
+    "harden": _harden,
     "coarse": _coarse,
     "blur": _blur,
     "lines": _lines,
