@@ -19,7 +19,7 @@ from typing import Any
 from hcr.errors import DataError, HcrError, UsageError
 from hcr.files import atomic_write, read_json
 from hcr.layout import ARTIFACTS, RELEASED, find_checkpoint
-from hcr.models.released import halved, read_released, weights_digest, write_released
+from hcr.models.released import halved, is_released, read_released, weights_digest, write_released
 from hcr.models.weights import load_recognizer, read_checkpoint, require_preprocessing
 
 CARD = Path(__file__).parents[1] / "docs/model-card.md"
@@ -32,9 +32,10 @@ FONTS = " and from the outlines of the fonts that the recipe names"
 
 
 def training_of(run: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Say what a run learnt from and how: its settings, pictures, seconds, machines and commit.
+    """Say what a run learnt from and how: its settings, pictures, seconds, machines and commit, and what was `before`.
 
-    Raises: UsageError for a run that learnt from a pack: real handwriting is somebody's, and seldom free.
+    Raises: UsageError for a run that learnt from a pack: real handwriting is somebody's, and seldom free. That holds
+    for the runs whose weights it began with, too.
     """
     config, record = content["config"], read_json(run / "run.json")
     if not config["draw"]:
@@ -47,7 +48,7 @@ def training_of(run: Path, content: dict[str, Any]) -> dict[str, Any]:
     return {
         "config": config,
         "pack": content["pack"],
-        "init": starts[0]["init"],
+        "before": starts[0]["init"] and _before(Path(starts[0]["init"])),
         "steps": content["step"],
         "pictures": content["step"] * config["batch_size"],
         "seconds": seconds and round(seconds),
@@ -56,6 +57,22 @@ def training_of(run: Path, content: dict[str, Any]) -> dict[str, Any]:
         "git": record["git"],
         "validation": content["best"],
     }
+
+
+def _before(weights: Path) -> dict[str, Any]:
+    """Say what the weights that a run began with had learnt from."""
+    if is_released(weights):
+        return read_released(weights)["training"]
+    run = weights.parent.parent
+    if not (run / "run.json").is_file():
+        raise UsageError(f"{weights}: a run began with these, and no run.json says what they had learnt from")
+    return training_of(run, read_checkpoint(weights))
+
+
+def stages(training: dict[str, Any]) -> list[dict[str, Any]]:
+    """Give a training's runs, the first one first."""
+    before = training["before"]
+    return [*(stages(before) if before else ()), training]
 
 
 def release(name: str, out: Path, figures: Path | None) -> None:
@@ -73,8 +90,9 @@ def release(name: str, out: Path, figures: Path | None) -> None:
             f"{figures}: figures of the weights {measured.get('weights')}, expected {digest}; measure the file that "
             "this wrote without --figures"
         )
-    licence = LICENCE.format(fonts=FONTS if content["config"].get("font") else "")
-    write_released(out, content, licence, training_of(ARTIFACTS / name, content), measured)
+    training = training_of(ARTIFACTS / name, content)
+    drawn_from = any(run["config"].get("font") for run in stages(training))
+    write_released(out, content, LICENCE.format(fonts=FONTS if drawn_from else ""), training, measured)
     load_recognizer(out)
 
 
@@ -82,6 +100,9 @@ def card_table(path: Path) -> str:
     """Give the model card's table of what released weights say about themselves."""
     content = read_released(path)
     training, figures = content["training"], content["figures"]
+    runs = stages(training)
+    times = [run["seconds"] for run in runs]
+    fonts = dict.fromkeys(Path(font).name for run in runs for font in run["config"].get("font", ()))
     rows = {
         "characters": f"{len(content['characters']):,}",
         "network": f"{content['arch']}, pictures of {content['size']} px",
@@ -90,9 +111,10 @@ def card_table(path: Path) -> str:
         "top-5": "not yet measured",
         "measured on": "not yet measured",
         "time a picture": "not yet measured",
-        "trained on": f"{training['pictures']:,} drawn pictures, in {_hours(training['seconds'])}",
-        "fonts drawn from, too": ", ".join(Path(font).name for font in training["config"].get("font", ())) or "none",
-        "by": "; ".join(training["machines"]),
+        "trained on": f"{sum(run['pictures'] for run in runs):,} drawn pictures in {len(runs)} runs, "
+        f"{_hours(None if None in times else sum(times))}",
+        "fonts drawn from, too": ", ".join(fonts) or "none",
+        "by": "; ".join(dict.fromkeys(machine for run in runs for machine in run["machines"])),
         "checkpoint chosen by": "drawn handwriting" if training["pack"]["val"].startswith("pen ") else "a pack",
     }
     if figures:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -342,10 +343,11 @@ def test_a_run_is_released_with_its_recipe_and_figures(
     out, figures = tmp_path / "out.safetensors", tmp_path / "figures.json"
     script.release("drawn", out, None)
     training = read_released(out)["training"]
-    assert training["config"]["draw"] == 80 and training["init"] is None and training["steps"] == 4
-    assert training["pictures"] == 80 and training["machines"] == [f"Linux {os.uname().machine}, 1 threads"]
+    assert training["config"]["draw"] == 80 and training["before"] is None and training["steps"] == 4
+    assert training["pictures"] == 80 and len(training["machines"]) == 1
+    assert re.fullmatch(rf"Linux {os.uname().machine}.*, \d+ threads", training["machines"][0])
     assert training["validation"]["val_n"] == 20 and training["pack"]["train"].startswith("pen ")
-    assert "not yet measured" in script.card_table(out) and "| trained on | 80 drawn pictures" in script.card_table(out)
+    assert "not yet measured" in script.card_table(out) and "| trained on | 80 drawn pictures in 1 runs, " in script.card_table(out)
 
     command = [sys.executable, str(ROOT / "benchmarks/real.py"), str(corpus_folder), "--weights", str(out)]
     done = subprocess.run([*command, "--json", str(figures), "--repeats", "5"], capture_output=True, text=True)
@@ -362,6 +364,29 @@ def test_a_run_is_released_with_its_recipe_and_figures(
     with pytest.raises(DataError, match="figures of the weights 0123456789abcdef, expected "):
         script.release("drawn", out, figures)
     assert read_released(out)["figures"] == measured
+
+
+def test_what_a_run_began_with_is_told(
+    script: ModuleType, here: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here)
+    given = json.loads(Path("artifacts/drawn/run.json").read_text())["config"] | {"seed": 9}
+    for name, init in {
+        "second": Path("artifacts/drawn/checkpoints/best.pt"),
+        "third": tmp_path / "second.safetensors",
+        "tuned": whole / "checkpoints/best.pt",
+        "unknown": shutil.copy("artifacts/drawn/checkpoints/best.pt", tmp_path),
+    }.items():
+        train(given, None, Path("artifacts", name), Execution(), Watcher(), resume=False, init=Path(init))
+        if name == "second":
+            script.release(name, tmp_path / "second.safetensors", None)
+    script.release("third", tmp_path / "third.safetensors", None)
+    runs = script.stages(read_released(tmp_path / "third.safetensors")["training"])
+    assert [run["config"]["seed"] for run in runs] == [GIVEN["seed"], 9, 9]
+    assert "| trained on | 240 drawn pictures in 3 runs, " in script.card_table(tmp_path / "third.safetensors")
+    for name, message in {"tuned": "only what learnt from drawings", "unknown": "no run.json says what"}.items():
+        with pytest.raises(UsageError, match=message):
+            script.release(name, tmp_path / "out.safetensors", None)
 
 
 def test_what_learnt_from_a_pack_is_not_released(

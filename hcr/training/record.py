@@ -60,5 +60,13 @@ def _commit() -> str | None:
 
 
 def _machine() -> str:
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     return f"{platform.system()} {name}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    """Name the processor, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text("utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{platform.machine()} {names[0]}" if names else platform.machine()
