@@ -113,18 +113,17 @@ def _neighbours(at: np.ndarray, number: np.ndarray, side: int) -> tuple[np.ndarr
 
 def _radii(shapes: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Give the distance from each pixel of a shape to the nearest one outside, in pixels less a half."""
-    n, side = shapes.shape[:2]
+    side = shapes.shape[1]
     place = np.arange(side, dtype=np.int16)
     before = np.maximum.accumulate(np.where(shapes, np.int16(-1), place), 2)
     after = np.minimum.accumulate(np.where(shapes, np.int16(side), place)[:, :, ::-1], 2)[:, :, ::-1]
     aside = np.minimum(place - before, after - place).ravel()
-    glyph, row = at // side**2, at // side % side
+    row = at // side % side
     nearest = np.full(len(at), _REACH**2)
     for step in range(-_REACH, _REACH + 1):
         inside = (row + step >= 0) & (row + step < side)
         across = aside[np.where(inside, at + step * side, at)].astype(np.int64)
         nearest = np.where(inside, np.minimum(nearest, across * across + step * step), nearest)
-    assert len(glyph) == len(nearest) and n > 0
     return np.sqrt(nearest) - 0.5
 
 
