@@ -64,6 +64,8 @@ def test_every_setting_has_a_flag_that_shows_its_own_default() -> None:
         # Those that depend on pack or device say so in words.
         if field.name in ("draw", "charset", "size", "batch_size", "precision"):
             assert defaults[field.name] is None and "[default: " in option.help
+        elif option.multiple:
+            assert defaults[field.name] == field.default == ()
         else:
             assert defaults[field.name] == field.default and (option.show_default or option.is_flag)
     for field in dataclasses.fields(Execution):

@@ -46,7 +46,8 @@ def commands(recipe: Path) -> dict[str, click.Context]:
 
 
 def test_there_is_a_recipe_for_each_purpose() -> None:
-    assert [path.stem for path in RECIPES] == ["demo", "hwdb10+11", "hwdb11", "tutorial-effnet32", "tutorial-vgg19"]
+    purposes = ["compact", "demo", "hwdb10+11", "hwdb11", "tutorial-effnet32", "tutorial-vgg19"]
+    assert [path.stem for path in RECIPES] == purposes
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -62,10 +63,16 @@ def test_a_recipe_opens_with_its_promise_and_commands_that_fit_together(path: Pa
     head = re.match(r"Promise: .*\nHardware: .*\bTime: .*\nCommands", text, re.S)
     assert head and re.search(r"not yet measured|\d %", " ".join(head[0].split("Hardware")[0].split())), text
     found = commands(path)
-    assert list(found)[-3:] == ["hcr-data pack", "hcr-train", "hcr-eval"]
-    pack, run, judge = (found[name].params for name in ("hcr-data pack", "hcr-train", "hcr-eval"))
+    run = found["hcr-train"].params
     assert run["recipe"] == path.relative_to(ROOT)
     config = TrainConfig(**read_recipe(path, TrainConfig))
+    if config.draw:
+        for script in re.findall(r"python (\S+\.py)", text):
+            assert (ROOT / script).is_file()
+        assert list(found) == ["hcr-train"] and f"pipelines/release.py {run['name']}" in text
+        return
+    assert list(found)[-3:] == ["hcr-data pack", "hcr-train", "hcr-eval"]
+    pack, judge = (found[name].params for name in ("hcr-data pack", "hcr-eval"))
     assert pack["sizes"] == (config.size,)
     source = Path(str(pack["source"][0]).replace("*", "TrainPart1"))
     assert run["data"] == (pack["out"] or PACKED / f"{corpus_name(source)}-{config.size}")

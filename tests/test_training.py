@@ -69,7 +69,7 @@ def test_the_first_step_does_not_count_for_the_time_left(small_pack: Path, tmp_p
     watcher = Watcher(1, lambda: time.sleep(3))
     train(GIVEN | {"epochs": 2}, small_pack, tmp_path / "run", Execution(workers=0), watcher, resume=False)
     (note,) = (note for note in watcher.notes if "steps left" in note)
-    found = re.search(r"for the (\d+) steps left of 1 epochs, at ([\d,]+) pictures a second", note)
+    found = re.search(r"for the (\d+) steps left of 2 epochs, at ([\d,]+) pictures a second", note)
     assert found, note
     assert float(found[2].replace(",", "")) > int(found[1]) * GIVEN["batch_size"] / 3
 
