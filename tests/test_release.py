@@ -1,0 +1,202 @@
+"""Releasing: a run becomes a file with its recipe, figures and past; the file that the package has; the card."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from hcr.charset import Charset
+from hcr.cli.predict import main as hcr_predict
+from hcr.errors import DataError, UsageError
+from hcr.glyph import PREPROCESSING
+from hcr.layout import RELEASED
+from hcr.models import load_recognizer
+from hcr.models.released import read_released, weights_digest
+from hcr.training import Execution, train
+from tests.runs import GIVEN, Watcher
+from tests.test_docs import described
+from tests.test_released import drawn, metadata_of
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    """The script that releases, as a module."""
+    sys.path.insert(0, str(ROOT / "pipelines"))
+    try:
+        return importlib.import_module("release")
+    finally:
+        sys.path.pop(0)
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory, corpus_folder: Path) -> Path:
+    """A folder with a run that learnt from drawings of the corpus's characters."""
+    folder = tmp_path_factory.mktemp("here")
+    characters = json.loads((corpus_folder / "drawn.json").read_text())["characters"]
+    (folder / "chars.txt").write_text("\n".join(characters), "utf-8")
+    given = GIVEN | {"draw": 80, "size": 32, "epochs": 1, "charset": str(folder / "chars.txt")}
+    train(given, None, folder / "artifacts/drawn", Execution(), Watcher(), resume=False)
+    return folder
+
+
+def test_formats_md_describes_it(
+    script: ModuleType, here: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(here)
+    script.release("drawn", tmp_path / "a.safetensors", None)
+    metadata = metadata_of(tmp_path / "a.safetensors")
+    assert set(metadata) | set(json.loads(metadata["training"])) <= described("Released weights")
+
+
+# --- the released file ------------------------------------------------------------------------------------------------
+
+
+def test_the_package_has_one_that_says_all_about_itself(script: ModuleType) -> None:
+    assert RELEASED.stat().st_size <= 10_000_000
+    content = read_released(RELEASED)
+    model = load_recognizer(RELEASED)
+    assert set(Charset.level1().characters) <= set(model.charset.characters)
+    assert content["preprocessing"] == PREPROCESSING and content["licence"].startswith("Apache-2.0")
+    training = content["training"]
+    assert training["config"]["draw"] > 0 and training["pack"]["train"].startswith("pen ")
+    assert training["pictures"] == training["steps"] * training["config"]["batch_size"] > 0
+    assert training["seconds"] > 0 and training["machines"] and training["git"] and training["versions"]["torch"]
+    if content["figures"]:
+        assert content["figures"]["weights"] == weights_digest(model.state_dict())
+        assert content["figures"]["classes"] == len(model.charset)
+
+
+def test_the_model_card_says_what_the_file_says(script: ModuleType) -> None:
+    card = (ROOT / "docs/model-card.md").read_text("utf-8")
+    assert script.card_table(RELEASED) in card, "run python pipelines/release.py"
+    assert f"| file | {RELEASED.stat().st_size / 1e6:.2f} MB" in card
+
+
+def test_predict_answers_from_an_empty_folder(tmp_path: Path) -> None:
+    model = load_recognizer(RELEASED)
+    char = model.charset[0]
+    picture = drawn(Charset(char), 1, 80)[0, 0].numpy()
+    (tmp_path / "empty").mkdir()
+    Image.fromarray(picture).save(tmp_path / "picture.png")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HTTPS_PROXY": "http://127.0.0.1:9", "HOME": str(tmp_path)}
+    command = [sys.executable, "-c", "from hcr.cli.predict import main; main()", "../picture.png", "--json"]
+    done = subprocess.run(
+        [*command, "--device", "cpu"],
+        cwd=tmp_path / "empty",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (line,) = done.stdout.splitlines()
+    answer = json.loads(line)
+    assert answer["path"] == "../picture.png" and len(answer["top"]) == 5
+    assert all(entry["char"] in model.charset for entry in answer["top"])
+    expected = f"model: released weights, {model.arch}, {len(model.charset):,} characters, {model.size} px"
+    assert done.stderr.splitlines() == [expected]
+    assert not list((tmp_path / "empty").iterdir())
+
+
+def test_runs_do_not_answer_unless_they_are_named(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(here)
+    Image.new("L", (40, 40), 255).save(tmp_path / "blank.png")
+    said = []
+    for choice in ([], ["--run", "drawn"]):
+        done = CliRunner().invoke(hcr_predict, [str(tmp_path / "blank.png"), "--top", "1", *choice])
+        assert done.exit_code == 0, done.stderr
+        said.append(done.stderr.strip())
+    assert said[0].startswith("model: released weights, ")
+    assert said[1] == "model: artifacts/drawn/checkpoints/best.pt, compact, 12 characters, 32 px"
+
+
+# --- releasing a run --------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_released_with_its_recipe_and_figures(
+    script: ModuleType, here: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here)
+    out, figures = tmp_path / "out.safetensors", tmp_path / "figures.json"
+    script.release("drawn", out, None)
+    training = read_released(out)["training"]
+    assert training["config"]["draw"] == 80 and training["before"] is None and training["steps"] == 4
+    assert training["pictures"] == 80 and len(training["machines"]) == 1
+    assert re.fullmatch(rf"Linux {os.uname().machine}.*, \d+ threads", training["machines"][0])
+    assert training["validation"]["val_n"] == 20 and training["pack"]["train"].startswith("pen ")
+    assert "not yet measured" in script.card_table(
+        out
+    ) and "| trained on | 80 drawn pictures in 1 runs, " in script.card_table(out)
+
+    command = [sys.executable, str(ROOT / "benchmarks/real.py"), str(corpus_folder), "--weights", str(out)]
+    done = subprocess.run([*command, "--json", str(figures), "--repeats", "5"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    script.release("drawn", out, figures)
+    measured = json.loads(figures.read_text())
+    assert read_released(out)["figures"] == measured
+    assert set(measured) | set(measured["worst"][0]) <= described("Released weights")
+    table = script.card_table(out)
+    assert f"| top-1 | {measured['top1']:.2%} (" in table and f"| top-5 | {measured['top5']:.2%} |" in table
+    assert "| measured on | 120 pictures of 12 characters in real handwriting, all 12 being possible" in table
+
+    figures.write_text(json.dumps(measured | {"weights": "0123456789abcdef"}))
+    with pytest.raises(DataError, match="figures of the weights 0123456789abcdef, expected "):
+        script.release("drawn", out, figures)
+    assert read_released(out)["figures"] == measured
+
+
+def test_what_a_run_began_with_is_told(
+    script: ModuleType, here: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here)
+    given = json.loads(Path("artifacts/drawn/run.json").read_text())["config"] | {"seed": 9}
+    for name, init in {
+        "second": Path("artifacts/drawn/checkpoints/best.pt"),
+        "third": tmp_path / "second.safetensors",
+        "tuned": whole / "checkpoints/best.pt",
+        "unknown": shutil.copy("artifacts/drawn/checkpoints/best.pt", tmp_path),
+    }.items():
+        train(given, None, Path("artifacts", name), Execution(), Watcher(), resume=False, init=Path(init))
+        if name == "second":
+            script.release(name, tmp_path / "second.safetensors", None)
+    script.release("third", tmp_path / "third.safetensors", None)
+    runs = script.stages(read_released(tmp_path / "third.safetensors")["training"])
+    assert [run["config"]["seed"] for run in runs] == [GIVEN["seed"], 9, 9]
+    assert "| trained on | 240 drawn pictures in 3 runs, " in script.card_table(tmp_path / "third.safetensors")
+    for name, message in {"tuned": "only what learnt from drawings", "unknown": "no run.json says what"}.items():
+        with pytest.raises(UsageError, match=message):
+            script.release(name, tmp_path / "out.safetensors", None)
+
+
+def test_what_learnt_from_a_pack_is_not_released(
+    script: ModuleType, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(whole, "artifacts/packed")
+    with pytest.raises(UsageError, match="only what learnt from drawings can be released"):
+        script.release("packed", tmp_path / "out.safetensors", None)
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_the_card_keeps_all_but_the_table(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = tmp_path / "card.md"
+    shutil.copy(ROOT / "docs/model-card.md", card)
+    monkeypatch.setattr(script, "CARD", card)
+    before = card.read_text("utf-8")
+    script.write_card(RELEASED)
+    assert card.read_text("utf-8") == before
+    card.write_text(before.replace("| file |", "| fiel |"), "utf-8")
+    script.write_card(RELEASED)
+    assert card.read_text("utf-8") == before
