@@ -94,8 +94,10 @@ def milliseconds(work: Callable[[], object], pictures: int, repeats: int) -> flo
     return statistics.median(spent)
 
 
-def measure(folder: Path, weights: Path, count: int | None, repeats: int) -> tuple[dict[str, Any], list[list[str]]]:
-    """Give the figures, and a row a character, the worst first."""
+def measure(
+    folder: Path, weights: Path, count: int | None, repeats: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Give the figures, and those of each character, the worst first."""
     model = load_recognizer(weights)
     predictor = Predictor(model)
     real = read_real(folder, model, count)
@@ -105,12 +107,16 @@ def measure(folder: Path, weights: Path, count: int | None, repeats: int) -> tup
     pairs = confusions(predictions, len(model.charset))
     seen = np.flatnonzero(summary.count)
     order = seen[np.argsort(summary.recall[seen], kind="stable")]
-    rows = []
-    for label in order.tolist():
-        taken = [f"{model.charset[p.predicted]} {p.count}" for p in pairs if p.target == label][:TAKEN_FOR]
-        shares = [f"{100 * figures[label]:.1f} %" for figures in (summary.recall, summary.top5_recall)]
-        rows.append([model.charset[label], str(summary.count[label]), *shares, ", ".join(taken)])
-    worst = [dict(zip(("char", "n", "top1", "top5", "taken_for"), row, strict=True)) for row in rows[:WORST]]
+    by_character = [
+        {
+            "char": model.charset[label],
+            "n": int(summary.count[label]),
+            "top1": round(float(summary.recall[label]), 4),
+            "top5": round(float(summary.top5_recall[label]), 4),
+            "taken_for": dict([(model.charset[p.predicted], p.count) for p in pairs if p.target == label][:TAKEN_FOR]),
+        }
+        for label in order.tolist()
+    ]
     first = Image.fromarray(real.pictures[0])
     batch = [squares[place % len(squares)] for place in range(64)]
     figures = {
@@ -128,9 +134,9 @@ def measure(folder: Path, weights: Path, count: int | None, repeats: int) -> tup
         "ms_64": round(milliseconds(lambda: predictor.predict(batch), 64, max(1, repeats // 20)), 3),
         "ms_fitting": round(milliseconds(lambda: fit_square(to_paper(first), model.size), 1, repeats), 3),
         "machine": processor(),
-        "worst": worst,
+        "worst": by_character[:WORST],
     }
-    return figures, rows
+    return figures, by_character
 
 
 def main() -> None:
@@ -144,7 +150,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    figures, rows = measure(given.folder, given.weights, given.pictures, given.repeats)
+    figures, by_character = measure(given.folder, given.weights, given.pictures, given.repeats)
     low, high = figures["top1_interval"]
     shown = [
         ["top-1", f"{figures['top1']:.2%} ({low:.2%} to {high:.2%})"],
@@ -161,7 +167,11 @@ def main() -> None:
     ]
     print(table([given.weights.name, f"one core of {figures['machine']}"], shown))
     print()
-    print(table(["character", "n", "top-1", "top-5", "taken for"], rows[: given.worst]))
+    rows = []
+    for row in by_character[: given.worst]:
+        taken = [f"{char} {count}" for char, count in row["taken_for"].items()]
+        rows.append([row["char"], str(row["n"]), f"{row['top1']:.1%}", f"{row['top5']:.1%}", ", ".join(taken)])
+    print(table(["character", "n", "top-1", "top-5", "taken for"], rows))
     if given.json:
         write_json(given.json, figures)
 

@@ -44,9 +44,10 @@ def training_of(run: Path, content: dict[str, Any]) -> dict[str, Any]:
     steps = sum(epoch["steps"] for epoch in timings)
     # An epoch's line has the steps since the run was last started, so a run that was stopped has no seconds for some.
     seconds = content["step"] * sum(epoch["seconds"] for epoch in timings) / steps if steps else None
-    starts = record["starts"]
+    starts, fonts = record["starts"], config.get("font", ())
     return {
-        "config": config,
+        # Which fonts and characters, not where on this machine they lay.
+        "config": config | {"charset": Path(config["charset"]).name, "font": [Path(font).name for font in fonts]},
         "pack": content["pack"],
         "before": starts[0]["init"] and _before(Path(starts[0]["init"])),
         "steps": content["step"],
@@ -91,7 +92,7 @@ def release(name: str, out: Path, figures: Path | None) -> None:
             "this wrote without --figures"
         )
     training = training_of(ARTIFACTS / name, content)
-    drawn_from = any(run["config"].get("font") for run in stages(training))
+    drawn_from = any(run["config"]["font"] for run in stages(training))
     write_released(out, content, LICENCE.format(fonts=FONTS if drawn_from else ""), training, measured)
     load_recognizer(out)
 
@@ -102,7 +103,7 @@ def card_table(path: Path) -> str:
     training, figures = content["training"], content["figures"]
     runs = stages(training)
     times = [run["seconds"] for run in runs]
-    fonts = dict.fromkeys(Path(font).name for run in runs for font in run["config"].get("font", ()))
+    fonts = dict.fromkeys(font for run in runs for font in run["config"]["font"])
     rows = {
         "characters": f"{len(content['characters']):,}",
         "network": f"{content['arch']}, pictures of {content['size']} px",
@@ -124,7 +125,7 @@ def card_table(path: Path) -> str:
             "top-5": f"{figures['top5']:.2%}",
             "measured on": f"{figures['n']:,} pictures of {figures['characters']:,} characters in real handwriting, "
             f"all {figures['classes']:,} being possible answers",
-            "hardest": ", ".join(f"{row['char']} {row['top1']}" for row in figures["worst"]),
+            "hardest": ", ".join(f"{row['char']} {row['top1']:.0%}" for row in figures["worst"]),
             "time a picture": f"{figures['ms_1']:.1f} ms one at a time, {figures['ms_64']:.1f} ms 64 at a time, on "
             f"one core of {figures['machine']}",
         }
