@@ -1,9 +1,10 @@
 """How well and how fast a model reads real handwriting: by default the released one.
 
-    python benchmarks/real.py FOLDER [--weights FILE] [--pictures N] [--worst 24] [--json figures.json]
+    python benchmarks/real.py FOLDER [--weights FILE] [--among level1] [--pictures N] [--worst 24] [--json figures.json]
 
 FOLDER holds real handwriting as .gnt files. Every class of the model is a possible answer to every picture; pictures of
-characters that the model does not know are left out, and counted. `--json` writes the figures that
+characters that the model does not know are left out, and counted. `--among` leaves the model only the characters of a
+charset as answers: what the others cost. `--json` writes the figures that
 `pipelines/release.py --figures` puts into the released file. One thread; times are a core's own, so that other programs
 hardly count.
 """
@@ -26,6 +27,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 from common import gnt_files, processor, table
 
+from hcr.charset import Charset
 from hcr.corpus.gnt import read_gnt
 from hcr.corpus.sample import Sample
 from hcr.evaluation import Predictions, confusions, summarise
@@ -33,6 +35,7 @@ from hcr.files import write_json
 from hcr.glyph import fit_square, to_paper
 from hcr.layout import RELEASED
 from hcr.models import Recognizer, load_recognizer
+from hcr.models.fine_tuning import transfer
 from hcr.models.released import weights_digest
 from hcr.serving import Predictor
 
@@ -94,11 +97,20 @@ def milliseconds(work: Callable[[], object], pictures: int, repeats: int) -> flo
     return statistics.median(spent)
 
 
-def measure(
-    folder: Path, weights: Path, count: int | None, repeats: int
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Give the figures, and those of each character, the worst first."""
+def load(weights: Path, among: str | None) -> Recognizer:
+    """Load a model, with the characters of a charset as its only answers where one is named."""
     model = load_recognizer(weights)
+    if among is None:
+        return model
+    fewer = Recognizer(model.arch, Charset.named(among), model.size)
+    transfer(fewer, weights)
+    return fewer.eval()
+
+
+def measure(
+    folder: Path, model: Recognizer, count: int | None, repeats: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Give a model's figures, and those of each character, the worst first."""
     predictor = Predictor(model)
     real = read_real(folder, model, count)
     squares = [fit_square(picture, model.size) for picture in real.pictures]
@@ -144,13 +156,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--weights", type=Path, default=RELEASED, help="a checkpoint or released file")
+    parser.add_argument("--among", metavar="CHARSET", help="the only answers: level1, gb2312, a file of characters")
     parser.add_argument("--pictures", type=int, help="so many, drawn with a fixed seed; default: all")
     parser.add_argument("--worst", type=int, default=24, help="characters to show")
     parser.add_argument("--repeats", type=int, default=200, help="calls that are timed")
     parser.add_argument("--json", type=Path, help="write the figures here")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    figures, by_character = measure(given.folder, given.weights, given.pictures, given.repeats)
+    figures, by_character = measure(given.folder, load(given.weights, given.among), given.pictures, given.repeats)
     low, high = figures["top1_interval"]
     shown = [
         ["top-1", f"{figures['top1']:.2%} ({low:.2%} to {high:.2%})"],
