@@ -196,7 +196,8 @@ class Trainer:
             # It makes kernels, with --compile for a minute: what comes after it says how long the rest takes.
             self.first_step = clock.seconds
         since = clock.seconds - self.first_step
-        if not self.estimated and (since > ESTIMATE_SECONDS or done == len(self.batches)):
+        known = since > ESTIMATE_SECONDS or done == len(self.batches)
+        if known and not self.estimated and state.step < self.plan.total:
             self.estimated = True
             batches = len(self.validation) if self.validation else 0
             seconds = since / (done - 1) if done > 1 else self.first_step
