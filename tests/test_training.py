@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from hcr.config import read_recipe
 from hcr.errors import DataError, Stopped, UsageError
@@ -20,6 +21,8 @@ from hcr.layout import checkpoints
 from hcr.models import load_recognizer, read_checkpoint
 from hcr.training import Execution, TrainConfig, train
 from hcr.training.config import config_for
+from hcr.training.prepare import plan_run
+from hcr.training.ranks import Ranks
 from hcr.training.schedule import ema_rate, learning_rate
 from tests.runs import GIVEN, Watcher, end_of, require_equal, run_to_end
 
@@ -62,6 +65,15 @@ def test_epochs_are_timed_beside_the_metrics(small_pack: Path, tmp_path: Path) -
     for line in lines:
         assert 0 < line["data_wait"] < 1
         assert line["pictures_per_second"] == pytest.approx(line["steps"] * 20 / line["seconds"], rel=0.05)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_so_much_of_the_networks_dropout_is_used(small_pack: Path, tmp_path: Path, share: float) -> None:
+    given = GIVEN | {"dropout": share}
+    plan = plan_run(given, small_pack, tmp_path / "run", Execution(), Ranks(), init=None, found=None)
+    model = plan.state(None, Watcher()).model
+    shares = [layer.p for layer in model.modules() if isinstance(layer, nn.Dropout | nn.Dropout2d)]
+    assert shares == pytest.approx([0.05 * share, 0.1 * share, 0.15 * share, 0.5 * share])
 
 
 def test_the_first_step_does_not_count_for_the_time_left(small_pack: Path, tmp_path: Path) -> None:
