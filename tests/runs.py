@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -12,6 +14,15 @@ from hcr.models import read_checkpoint
 from hcr.training import Execution, StepReport, train
 
 GIVEN: dict[str, Any] = {"arch": "compact", "epochs": 3, "batch_size": 20, "lr": 2e-3, "seed": 5, "precision": "fp32"}
+
+
+def load_script(path: str) -> ModuleType:
+    """Give a script of the project, named from its root, as a module."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, Path(__file__).parents[1] / path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class Watcher:

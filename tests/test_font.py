@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -34,7 +33,7 @@ from hcr.pen.font import font_digest, read_font
 from hcr.pen.picture import SHARE
 from hcr.pen.retrace import make_forms
 from hcr.training import Execution, train
-from tests.runs import GIVEN, Watcher, end_of, require_equal
+from tests.runs import GIVEN, Watcher, end_of, load_script, require_equal
 
 SCRIPT = Path(__file__).parents[1] / "pipelines" / "fetch_fonts.py"
 CHARACTERS = Charset("一十口永国").characters
@@ -336,11 +335,7 @@ def test_the_command_takes_fonts_from_flags_and_recipes(
 
 @pytest.fixture(scope="module")
 def fetch_fonts() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("fetch_fonts", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("pipelines/fetch_fonts.py")
 
 
 def test_the_files_of_a_package_become_one_font(fetch_fonts: ModuleType, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The stroke table, the drawn hands, the pen and its pictures."""
 
-import importlib.util
 import io
 import itertools
 import json
@@ -23,6 +22,7 @@ from hcr.pen.exact import decay, growth, turning
 from hcr.pen.hand import Hands
 from hcr.pen.render import render
 from hcr.pen.write import write
+from tests.runs import load_script
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "pipelines" / "build_strokes.py"
@@ -95,11 +95,7 @@ def _package(path: Path, files: dict[str, object]) -> Path:
 
 @pytest.fixture(scope="module")
 def build_strokes() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("build_strokes", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("pipelines/build_strokes.py")
 
 
 def test_build_strokes_keeps_what_the_package_says(tmp_path: Path, build_strokes: ModuleType) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -24,7 +23,7 @@ from hcr.layout import RELEASED
 from hcr.models import load_recognizer
 from hcr.models.released import read_released, weights_digest
 from hcr.training import Execution, train
-from tests.runs import GIVEN, Watcher
+from tests.runs import GIVEN, Watcher, load_script
 from tests.test_docs import described
 from tests.test_released import drawn, metadata_of
 
@@ -34,11 +33,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
     """The script that releases, as a module."""
-    sys.path.insert(0, str(ROOT / "pipelines"))
-    try:
-        return importlib.import_module("release")
-    finally:
-        sys.path.pop(0)
+    return load_script("pipelines/release.py")
 
 
 @pytest.fixture(scope="module")
