@@ -29,9 +29,8 @@ from hcr.corpus.drawn import draw_corpus
 from hcr.errors import DataError, Stopped, UsageError
 from hcr.feed.drawn import pen_digest
 from hcr.pen import Pen
-from hcr.pen.font import font_digest, read_font
+from hcr.pen.font import font_digest, make_forms, read_font
 from hcr.pen.picture import SHARE
-from hcr.pen.retrace import make_forms
 from hcr.training import Execution, train
 from tests.runs import GIVEN, Watcher, end_of, load_script, require_equal
 
@@ -339,25 +338,25 @@ def fetch_fonts() -> ModuleType:
 
 
 def test_the_files_of_a_package_become_one_font(fetch_fonts: ModuleType, tmp_path: Path) -> None:
-    package = tmp_path / "package"
+    package, source = tmp_path / "package", fetch_fonts.Source("hand", "1.0.0")
     (package / "files").mkdir(parents=True)
     (package / "LICENSE").write_text("SIL Open Font License", "utf-8")
     level1 = Charset.level1().characters
-    build_font(package / "files/hand-1-400-normal.woff", level1[:3000], outline="十")
-    build_font(package / "files/hand-2-400-normal.woff", level1[2900:-1], outline="口")
+    build_font(package / "files/hand-1-400-normal.woff", level1[:1900], outline="十")
     build_font(package / "files/hand-3-700-normal.woff", level1, outline="口")
     out = tmp_path / "out"
-    message = refused(lambda: fetch_fonts.join(package, "hand", out))
-    assert message == f"hand: lacks 1 characters of GB2312 level 1, {level1[-1]} …" and not out.exists()
+    message = refused(lambda: fetch_fonts.join(package, source, "hand", out))
+    assert message == "hand: has 1,900 characters of GB2312 level 1, expected 2,000 at least" and not out.exists()
+    build_font(package / "files/hand-2-400-normal.woff", level1[1800:-1], outline="口")
     build_font(package / "files/hand-4-400-normal.woff", level1[-1] + "A", outline="一")
-    fetch_fonts.join(package, "hand", out)
+    fetch_fonts.join(package, source, "hand", out)
     assert sorted(path.name for path in out.iterdir()) == ["hand-OFL.txt", "hand.ttf"]
     assert set(TTFont(out / "hand.ttf").getBestCmap()) >= set(map(ord, level1))
-    count = read_font(out / "hand.ttf", level1[0] + level1[2999] + level1[3000] + level1[-1])[0]
+    count = read_font(out / "hand.ttf", level1[0] + level1[1799] + level1[1900] + level1[-1])[0]
     assert count[0] == count[1] != count[2] and count[3] < count[0]
     assert TTFont(out / "hand.ttf")["head"].modified == -epoch_diff, "no time: the same bytes whenever it is done"
     first = (out / "hand.ttf").read_bytes()
-    fetch_fonts.join(package, "hand", out)
+    fetch_fonts.join(package, source, "hand", out)
     assert (out / "hand.ttf").read_bytes() == first
 
 

@@ -8,7 +8,7 @@ The price is memory, about 8 KB a character, and half a millisecond of making fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hcr.pen.font import Forms
 from hcr.pen.neighbours import contacts, overhangs
+from hcr.pen.proportions import proportions
 from hcr.pen.roofs import sheltered
 from hcr.pen.running import around, knots_of, sites_of, with_running_forms
 from hcr.pen.skeleton import (
@@ -45,46 +47,72 @@ FREE, HOOK, SWEEP, SPOT = range(4)
 NUMBERS = ("place", "half", "part", "site", "rule", "kind", "cut", "opens", "ends", "back", "ahead")
 """Columns of Copybook.numbers."""
 
+_WIDTHS = (2 * (STEPS + 1), 4, 2, 6, 4)
+
+
+class Shape(NamedTuple):
+    """Where rows lie; R rows, float32, x right and y down in the unit box.
+
+    points: [R, STEPS + 1, 2]. chord: [R, 4], where the piece between two corners begins and ends. anchor: [R, 2], what
+    the row shrinks towards where the hand shortens it. middle: [R, 6], of the stroke, of its part, of its half of the
+    character. apart: [R, 4], how far the stroke's start and its end are from what they touch.
+    """
+
+    points: Tensor
+    chord: Tensor
+    anchor: Tensor
+    middle: Tensor
+    apart: Tensor
+
 
 class Copybook(NamedTuple):
     """The rows of all characters; R rows of C characters.
 
     codes: int64[C], code points. first, rows: int64[C], rows of each character.
-    points: float32[R, STEPS + 1, 2], x right and y down in the unit box.
+    shape: float32[R, 26], the columns of Shape side by side.
+    manners: float16[F, R, 26], how far the shape is from that in the manner of each of F fonts.
     overhang: float32[R, STEPS + 1, 2], by how much each point moves when what sticks out is halved.
     shelter: float32[R, STEPS + 1, 2], by how much each point moves when what is below a roof is drawn into it.
-    chord: float32[R, 4], where the piece between two corners begins and ends. span: float32[R, 2], where in the piece
-    the row begins, and the length of a step, in lengths of the piece.
-    anchor: float32[R, 2], what the row shrinks towards where the hand shortens it.
-    middle: float32[R, 6], of the stroke, of its part, of its half of the character.
+    span: float32[R, 2], where in its piece the row begins, and the length of a step, in lengths of the piece.
     chosen: float32[R, 3], low and high of the liking at which the row is written, and its tie.
     numbers: int64[R, 11], see NUMBERS: of the stroke, the half, the part, the site in the character; the rule that made
     the site; the kind of stroke; what may be shortened; 1 where a stroke begins; 1 where it ends; how many rows its
     stroke has before and after it.
     touched: int64[R, 4], which row of the character the stroke's start touches, counted from the character's first
-    (-1: none), and which of its points; the same of its end. apart: float32[R, 4], how far these are from there.
+    (-1: none), and which of its points; the same of its end.
     host_rows: int64[C] in memory, so that sizes are known without waiting for the device.
     """
 
     codes: Tensor
     first: Tensor
     rows: Tensor
-    points: Tensor
+    shape: Tensor
+    manners: Tensor
     overhang: Tensor
     shelter: Tensor
-    chord: Tensor
     span: Tensor
-    anchor: Tensor
-    middle: Tensor
     chosen: Tensor
     numbers: Tensor
     touched: Tensor
-    apart: Tensor
     host_rows: Tensor
 
+    def shaped(self, row: Tensor, models: Tensor, shares: Tensor) -> Shape:
+        """Give the shape of rows int64[N], in the manner of a mixture of K fonts.
 
-def make_copybook(characters: str, device: str | torch.device = "cpu") -> Copybook:
-    """Make the copybook of `characters`, label order.
+        models: float32[N, K], which fonts: 0 is the first, 1 the last. shares: float32[N, K], how much of each; what is
+        left is the copybook's own. Where there are no fonts, they change nothing.
+        """
+        shape = self.shape.index_select(0, row)
+        count = len(self.manners)
+        for model, share in zip(models.unbind(1), shares.unbind(1), strict=True) if count else ():
+            font = (model * count).long().clamp(max=count - 1)
+            shape = shape + self.manners[font, row].float() * share[:, None]
+        points, *others = shape.split(_WIDTHS, 1)
+        return Shape(points.unflatten(1, (STEPS + 1, 2)), *others)
+
+
+def make_copybook(characters: str, device: str | torch.device = "cpu", forms: Forms | None = None) -> Copybook:
+    """Make the copybook of `characters`, label order, with the manners of the fonts whose `forms` of them these are.
 
     Raises: DataError for a character without strokes.
     """
@@ -102,13 +130,15 @@ def make_copybook(characters: str, device: str | torch.device = "cpu") -> Copybo
     owner = np.repeat(np.arange(len(written)), [len(strokes) for strokes in written])
     flat = [stroke for strokes in written for stroke in strokes]
     shelter = np.concatenate([sheltered(strokes, lines) for strokes, lines in zip(own, written, strict=True)])
-    return _laid_out(characters, flat, shelter, np.array(parts), owner, torch.device(device))
+    moves = proportions(own, written, forms) if forms else iter(())
+    return _laid_out(characters, flat, shelter, moves, np.array(parts), owner, torch.device(device))
 
 
 def _laid_out(
     characters: str,
     strokes: Sequence[Stroke],
     shelter: np.ndarray,
+    moves: Iterator[np.ndarray],
     parts: np.ndarray,
     owner: np.ndarray,
     device: torch.device,
@@ -138,12 +168,24 @@ def _laid_out(
     hooked = np.array([each.hooked for each in strokes])
     hook = hooked[of] & (np.append(stroke[1:] != stroke[:-1], True))[piece]
     cut = np.select([hook, kinds[of] == NA, kinds[of] == DOT], [HOOK, SWEEP, SPOT], FREE)
-    anchor = np.where((hook | (kinds[of] == BENT))[:, None], a[piece], lines[of, 0])
+    to_piece = (hook | (kinds[of] == BENT))[:, None]
+    touched = contacts(strokes, points, bounds, opened, ended)
+    # Of each stroke, the rows that its start and its end touch, and the points in them.
+    there = opened[bounds[owner]][:, None] + touched[:, ::2], touched[:, 1::2]
 
-    touched, apart = contacts(strokes, points, bounds, opened, ended)
-    middle = lines.mean(1)
-    group = owner * 64
-    of_part, of_half = (_middles(middle, group + parts[:, column]) for column in (1, 0))
+    def shape_of(lines: np.ndarray) -> np.ndarray:
+        points = interpolate(lines, of[:, None], at)
+        a, b = lines[stroke, begin], lines[stroke, end]
+        anchor = np.where(to_piece, a[piece], lines[of, 0])
+        middle = lines.mean(1)
+        middles = [middle, *(_middles(middle, owner * 64 + parts[:, column]) for column in (1, 0))]
+        here = np.stack([points[opened, 0], points[ended, -1]], 1)
+        apart = np.where((touched[:, ::2] >= 0)[:, :, None], here - points[there], 0).reshape(-1, 4)
+        each = points.reshape(len(of), -1), a[piece], b[piece], anchor, np.concatenate(middles, 1)[of], apart[of]
+        return np.concatenate(each, 1).astype(np.float32)
+
+    shape = shape_of(lines)
+    manners = [(shape_of(lines + move) - shape).astype(np.float16) for move in moves]
     numbers = np.stack(
         [
             np.array([each.place for each in strokes])[of],
@@ -173,17 +215,14 @@ def _laid_out(
         integers(np.array([ord(char) for char in characters])),
         integers(np.cumsum(count) - count),
         integers(count),
-        floats(points),
+        torch.from_numpy(shape).to(device),
+        torch.from_numpy(np.stack(manners) if manners else np.empty((0, *shape.shape), np.float16)).to(device),
         floats(overhang),
         floats(interpolate(shelter, of[:, None], at)),
-        floats(np.concatenate([a, b], 1)[piece]),
         floats(np.stack([within / rows[piece], 1 / (STEPS * rows[piece])], 1)),
-        floats(anchor),
-        floats(np.concatenate([middle, of_part, of_half], 1)[of]),
         floats(chosen),
         integers(numbers),
         integers(touched[of]),
-        floats(apart[of]),
         torch.from_numpy(count.astype(np.int64)),
     )
 

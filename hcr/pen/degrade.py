@@ -31,7 +31,7 @@ SHARES = {
     "lose": 0.06,
     "tone": 0.15,
     "harden": 0.12,
-    "coarse": 0.12,
+    "coarse": 0.18,
     "blur": 0.12,
     "lines": 0.05,
     "specks": 0.08,

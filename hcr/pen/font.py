@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from hcr.errors import DataError
 from hcr.pen.thinning import Lines, centre_lines
@@ -24,6 +28,40 @@ _LARGE = "永国家道海语我学"  # by which a font's size and the width of i
 _BRUSH = 4.0  # pixels, the radius where none of them is there
 _ABSENT = "\U0010ffff"  # no character, so that a font shows what it shows for those that it lacks
 _BATCH = 256  # glyphs thinned at a time
+
+
+class Forms(NamedTuple):
+    """The lines of F fonts' glyphs; P points. Glyph `font * C + label` of a charset of C characters.
+
+    first, rows: int64[F * C], the points of each glyph; no rows: the font lacks it. host_rows: the same in memory.
+    points: float32[P, 2], x right and y down in the unit box. broad: float32[P], how wide the brush is here, 1 on the
+    font's average.
+    bow: float32[P, 2], where a line bent by one of its chord goes. line: int64[P], number of the line in its glyph.
+    opens: float32[P], closes: float32[P], how near the point is to where a line sets in, where one ends, 0-1.
+    """
+
+    first: Tensor
+    rows: Tensor
+    host_rows: Tensor
+    points: Tensor
+    broad: Tensor
+    bow: Tensor
+    line: Tensor
+    opens: Tensor
+    closes: Tensor
+
+
+def make_forms(fonts: Sequence[Path], characters: str, device: str | torch.device = "cpu") -> Forms:
+    """Take the forms of `characters`, label order, from fonts. Raises: DataError for what is no font of these."""
+    for path in fonts:
+        require_font(path, characters)
+    counts, columns = zip(*(read_font(path, characters) for path in fonts), strict=True)
+    rows = torch.from_numpy(np.concatenate(counts))
+    points, broad, bow, line, opens, closes = (
+        torch.from_numpy(np.concatenate(parts)).to(device) for parts in zip(*columns, strict=True)
+    )
+    first = (rows.cumsum(0) - rows).to(device)
+    return Forms(first, rows.to(device), rows, points, broad, bow, line, opens, closes)
 
 
 def font_digest(path: Path) -> str:
@@ -51,7 +89,7 @@ def require_font(path: Path, characters: str) -> None:
 def read_font(path: Path, characters: str) -> tuple[np.ndarray, list[np.ndarray]]:
     """Take the centre lines of `characters` from a font (TTF, OTF, WOFF2).
 
-    Gives how many points each character has, int64[C], and the columns of `retrace.Forms` from `points` on.
+    Gives how many points each character has, int64[C], and the columns of Forms from `points` on.
     Raises: DataError for what is no font.
     """
     font, absent = _opened(path)
@@ -104,7 +142,7 @@ def _begins(of: np.ndarray) -> np.ndarray:
 
 
 def _columns(lines: Lines, size: float, brush: float) -> list[np.ndarray]:
-    """Give the columns of `retrace.Forms` from `points` on."""
+    """Give the columns of Forms from `points` on."""
     place = np.arange(len(lines.line))
     begins = _begins(lines.line)
     begin, end = begins[lines.line], np.append(begins[1:], len(place))[lines.line] - 1

@@ -50,6 +50,11 @@ class Hands:
         self.tight = (0.75 + 0.2 * habit[19]).clamp(0, 1)  # how well strokes that touch go on touching
         self.crowd = 0.02 + 0.05 * habit[21]  # by how much the halves are larger than their room, log
 
+        # Whose proportions, where there are fonts: two of them, 0 to 1 for the first to the last, and how much each.
+        self.models = torch.stack([fixed[13], fixed[14]], 1)
+        like = (1.2 * fixed[15]).clamp(max=1)
+        self.likeness = torch.stack([like * fixed[16], like * (1 - fixed[16])], 1)
+
         # Parts and strokes, standard deviations.
         self.half_shift, self.half_size = 0.025 * self.care, 0.12 * self.care
         self.part_shift, self.part_size = 0.018 * self.care, 0.085 * self.care

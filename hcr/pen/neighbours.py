@@ -52,15 +52,14 @@ def overhangs(strokes: Sequence[Stroke], lines: np.ndarray, bounds: np.ndarray) 
 
 def contacts(
     strokes: Sequence[Stroke], points: np.ndarray, bounds: np.ndarray, opened: np.ndarray, ended: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+) -> np.ndarray:
     """Find what the ends of each stroke touch among the strokes written before it in the printed order.
 
     points: float[R, K, 2], of rows; opened, ended: int[Q], the first and last row of each stroke.
-    Returns int[Q, 4]: the row of the character that the start touches (-1: none), and its point; the same of the end;
-    and float[Q, 4]: how far start and end are from there. The end of a hook touches nothing.
+    Returns int[Q, 4]: the row of the character that the start touches (-1: none), and its point; the same of the end.
+    The end of a hook touches nothing.
     """
     touched = np.full((len(strokes), 4), -1)
-    apart = np.zeros((len(strokes), 4))
     last = points.shape[1] - 1
     for first, end in itertools.pairwise(bounds):
         flat = points[opened[first] : ended[end - 1] + 1].reshape(-1, 2)
@@ -77,5 +76,4 @@ def contacts(
                 nearest = int(gap.argmin())
                 if gap[nearest] < _TOUCH:
                     touched[place, column : column + 2] = divmod(nearest, last + 1)
-                    apart[place, column : column + 2] = here - flat[nearest]
-    return touched, apart
+    return touched

@@ -18,9 +18,10 @@ from torch import Tensor
 from hcr.pen.chance import keyed, uniform
 from hcr.pen.copybook import make_copybook
 from hcr.pen.exact import length
+from hcr.pen.font import make_forms
 from hcr.pen.hand import Hands
 from hcr.pen.render import render
-from hcr.pen.retrace import make_forms, retrace
+from hcr.pen.retrace import retrace
 from hcr.pen.write import Path, write
 
 BOX = 0.8
@@ -51,7 +52,7 @@ class Pen:
         self.device = torch.device(device)
         self._fonts = len(fonts)
         self._forms = make_forms(fonts, characters, self.device) if fonts else None
-        self._book = make_copybook(characters, self.device)
+        self._book = make_copybook(characters, self.device, self._forms)
 
     def draw(self, labels: Tensor, writers: Tensor, numbers: Tensor, *, seed: int, size: int) -> Tensor:
         """Draw each label in the hand of a writer for the n-th time: uint8[B, 1, size, size], 255 = paper.

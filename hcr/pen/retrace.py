@@ -7,17 +7,12 @@ wander as smoothly as parts of a character do. Lines that meet go on meeting.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path as File
-from typing import NamedTuple
-
-import numpy as np
 import torch
 from torch import Tensor
 
 from hcr.pen.chance import keyed, normal, uniform
 from hcr.pen.exact import growth
-from hcr.pen.font import read_font, require_font
+from hcr.pen.font import Forms
 from hcr.pen.hand import Hands
 from hcr.pen.write import Path, page, smooth
 
@@ -25,40 +20,6 @@ _KNOTS = 5  # of the grid that wanders, a side
 _WANDERS = 1.4  # a knot, in shifts of a part
 _SMOOTH = 0.6  # a font has cut its corners already, of a hand's low-pass
 _SWELLING = 0.4  # share of the hands that keep something of the brush's swelling
-
-
-class Forms(NamedTuple):
-    """The lines of F fonts' glyphs; P points. Glyph `font * C + label` of a charset of C characters.
-
-    first, rows: int64[F * C], the points of each glyph; no rows: the font lacks it. host_rows: the same in memory.
-    points: float32[P, 2], x right and y down in the unit box. broad: float32[P], how wide the brush is here, 1 on the
-    font's average.
-    bow: float32[P, 2], where a line bent by one of its chord goes. line: int64[P], number of the line in its glyph.
-    opens: float32[P], closes: float32[P], how near the point is to where a line sets in, where one ends, 0-1.
-    """
-
-    first: Tensor
-    rows: Tensor
-    host_rows: Tensor
-    points: Tensor
-    broad: Tensor
-    bow: Tensor
-    line: Tensor
-    opens: Tensor
-    closes: Tensor
-
-
-def make_forms(fonts: Sequence[File], characters: str, device: str | torch.device = "cpu") -> Forms:
-    """Take the forms of `characters`, label order, from fonts. Raises: DataError for what is no font of these."""
-    for path in fonts:
-        require_font(path, characters)
-    counts, columns = zip(*(read_font(path, characters) for path in fonts), strict=True)
-    rows = torch.from_numpy(np.concatenate(counts))
-    points, broad, bow, line, opens, closes = (
-        torch.from_numpy(np.concatenate(parts)).to(device) for parts in zip(*columns, strict=True)
-    )
-    first = (rows.cumsum(0) - rows).to(device)
-    return Forms(first, rows.to(device), rows, points, broad, bow, line, opens, closes)
 
 
 def retrace(forms: Forms, glyphs: Tensor, rows: int, hands: Hands) -> Path:

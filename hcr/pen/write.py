@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hcr.pen.chance import keyed, normal, uniform
-from hcr.pen.copybook import NUMBERS, STEPS, Copybook
+from hcr.pen.copybook import NUMBERS, STEPS, Copybook, Shape
 from hcr.pen.exact import decay, growth, length, turning
 from hcr.pen.hand import Hands
 from hcr.pen.ragged import kept
@@ -66,10 +66,11 @@ def write(book: Copybook, labels: Tensor, rows: int, hands: Hands) -> Path:
 
     stroke_key = keyed(hands.key[picture], columns["place"] + 16)
     noise, chance = normal(stroke_key, 8), uniform(keyed(stroke_key, 2), 1)[:, 0]
-    points = _bent(book, row, picture, columns, hands, noise)
-    touched = book.touched[row][:, ::2]
-    touched = torch.where(touched >= 0, went[begin[:, None] + touched.clamp(min=0)], -1)
-    points = points + _touching(book, row, touched, columns, points) * hands.tight[picture, None, None]
+    shape = book.shaped(row, hands.models[picture], hands.likeness[picture])
+    points = _bent(book, row, shape, picture, columns, hands, noise)
+    touched = book.touched[row]
+    place_of = torch.where(touched[:, ::2] >= 0, went[begin[:, None] + touched[:, ::2].clamp(min=0)], -1)
+    points = points + _touching(shape, place_of, touched[:, 1::2], columns, points) * hands.tight[picture, None, None]
     width = hands.width[picture] * growth(hands.width_spread[picture] * noise[:, 5])
     ink = hands.ink[picture] * (1 - (hands.ink_spread[picture] * noise[:, 6]).abs()).clamp(min=0.4)
 
@@ -106,11 +107,18 @@ def write(book: Copybook, labels: Tensor, rows: int, hands: Hands) -> Path:
 
 
 def _bent(
-    book: Copybook, row: Tensor, picture: Tensor, columns: dict[str, Tensor], hands: Hands, noise: Tensor
+    book: Copybook,
+    row: Tensor,
+    shape: Shape,
+    picture: Tensor,
+    columns: dict[str, Tensor],
+    hands: Hands,
+    noise: Tensor,
 ) -> Tensor:
     """Deform each stroke about its middle, and its part and its half of the character about theirs."""
     kind = columns["kind"]
-    points, chord, span = book.points[row], book.chord[row], book.span[row]
+    points, chord, anchor, middle, _ = shape
+    span = book.span[row]
     begin, across = chord[:, None, :2], (chord[:, 2:] - chord[:, :2])[:, None]
     along = (span[:, :1] + span[:, 1:] * torch.arange(STEPS + 1, device=row.device))[:, :, None]
     chords = begin + across * along
@@ -119,17 +127,17 @@ def _bent(
     points = (
         points + (chords - points) * hands.straight[picture, None, None] + normal_to * (4 * arc * along * (1 - along))
     )
-    anchor = book.anchor[row][:, None]
+    anchor = anchor[:, None]
     points = anchor + (points - anchor) * hands.left[picture, columns["cut"]][:, None, None]
 
-    points = points + book.overhang[row] * hands.tuck[picture, None, None]
-    points = points + book.shelter[row] * hands.nest[picture, None, None]
+    printed = 1 - hands.likeness.sum(1) * min(1, len(book.manners))
+    points = points + book.overhang[row] * (hands.tuck * printed)[picture, None, None]
+    points = points + book.shelter[row] * (hands.nest * printed)[picture, None, None]
 
     of_half, of_part = (
         normal(keyed(hands.key[picture], columns[name] + salt), 4)
         for name, salt in (("half", 1 << 10), ("part", 1 << 11))
     )
-    middle = book.middle[row]
     grow_part = growth(hands.part_size[picture, None] * of_part[:, :2])
     grow_half = growth(hands.crowd[picture, None] + hands.half_size[picture, None] * of_half[:, :2])
     target = middle[:, :2] + hands.shift[picture, None] * noise[:, :2]
@@ -149,21 +157,20 @@ def _bent(
     return bent + target[:, None]
 
 
-def _touching(book: Copybook, row: Tensor, place_of: Tensor, columns: dict[str, Tensor], points: Tensor) -> Tensor:
+def _touching(shape: Shape, place_of: Tensor, point: Tensor, columns: dict[str, Tensor], points: Tensor) -> Tensor:
     """Give how far each point is to move so that the ends of strokes touch what they touched in print.
 
-    place_of: int64[R, 2], which of the rows are those that start and end touch, -1: none.
+    place_of, point: int64[R, 2], which of the rows are those that start and end touch, -1: none, and where in them.
     """
-    place = torch.arange(len(row), device=row.device)
+    place = torch.arange(len(points), device=points.device)
     starts = points[(place - columns["back"]).clamp(min=0), 0]
-    ends = points[(place + columns["ahead"]).clamp(max=len(row) - 1), STEPS]
-    touched, apart = book.touched[row], book.apart[row]
-    steps = columns["back"][:, None] + torch.arange(STEPS + 1, device=row.device) / STEPS
+    ends = points[(place + columns["ahead"]).clamp(max=len(points) - 1), STEPS]
+    steps = columns["back"][:, None] + torch.arange(STEPS + 1, device=points.device) / STEPS
     along = (steps / (columns["back"] + columns["ahead"] + 1)[:, None])[:, :, None]
     moved = torch.zeros_like(points)
     for end, own, share in ((0, starts, 1 - along), (1, ends, along)):
         other = place_of[:, end]
-        there = points[other.clamp(min=0), touched[:, 2 * end + 1].clamp(min=0)] + apart[:, 2 * end : 2 * end + 2]
+        there = points[other.clamp(min=0), point[:, end].clamp(min=0)] + shape.apart[:, 2 * end : 2 * end + 2]
         moved = moved + torch.where((other >= 0)[:, None], there - own, 0)[:, None] * share
     return moved
 
