@@ -47,7 +47,7 @@ FREE, HOOK, SWEEP, SPOT = range(4)
 NUMBERS = ("place", "half", "part", "site", "rule", "kind", "cut", "opens", "ends", "back", "ahead")
 """Columns of Copybook.numbers."""
 
-_WIDTHS = (2 * (STEPS + 1), 4, 2, 6, 4)
+_WIDTHS = (2 * (STEPS + 1), 4, 2, 6, 4, 1)
 
 
 class Shape(NamedTuple):
@@ -55,7 +55,8 @@ class Shape(NamedTuple):
 
     points: [R, STEPS + 1, 2]. chord: [R, 4], where the piece between two corners begins and ends. anchor: [R, 2], what
     the row shrinks towards where the hand shortens it. middle: [R, 6], of the stroke, of its part, of its half of the
-    character. apart: [R, 4], how far the stroke's start and its end are from what they touch.
+    character. apart: [R, 4], how far the stroke's start and its end are from what they touch. printed: [R, 1], what is
+    left of the printed hand's proportions, 0-1.
     """
 
     points: Tensor
@@ -63,14 +64,15 @@ class Shape(NamedTuple):
     anchor: Tensor
     middle: Tensor
     apart: Tensor
+    printed: Tensor
 
 
 class Copybook(NamedTuple):
     """The rows of all characters; R rows of C characters.
 
     codes: int64[C], code points. first, rows: int64[C], rows of each character.
-    shape: float32[R, 26], the columns of Shape side by side.
-    manners: float16[F, R, 26], how far the shape is from that in the manner of each of F fonts.
+    shape: float32[R, 27], the columns of Shape side by side.
+    manners: float16[F, R, 27], how far the shape is from that in the manner of each of F fonts.
     overhang: float32[R, STEPS + 1, 2], by how much each point moves when what sticks out is halved.
     shelter: float32[R, STEPS + 1, 2], by how much each point moves when what is below a roof is drawn into it.
     span: float32[R, 2], where in its piece the row begins, and the length of a step, in lengths of the piece.
@@ -173,7 +175,7 @@ def _laid_out(
     # Of each stroke, the rows that its start and its end touch, and the points in them.
     there = opened[bounds[owner]][:, None] + touched[:, ::2], touched[:, 1::2]
 
-    def shape_of(lines: np.ndarray) -> np.ndarray:
+    def shape_of(lines: np.ndarray, printed: np.ndarray) -> np.ndarray:
         points = interpolate(lines, of[:, None], at)
         a, b = lines[stroke, begin], lines[stroke, end]
         anchor = np.where(to_piece, a[piece], lines[of, 0])
@@ -181,11 +183,12 @@ def _laid_out(
         middles = [middle, *(_middles(middle, owner * 64 + parts[:, column]) for column in (1, 0))]
         here = np.stack([points[opened, 0], points[ended, -1]], 1)
         apart = np.where((touched[:, ::2] >= 0)[:, :, None], here - points[there], 0).reshape(-1, 4)
-        each = points.reshape(len(of), -1), a[piece], b[piece], anchor, np.concatenate(middles, 1)[of], apart[of]
-        return np.concatenate(each, 1).astype(np.float32)
+        flat = points.reshape(len(of), -1)
+        columns = flat, a[piece], b[piece], anchor, np.concatenate(middles, 1)[of], apart[of], printed[of, None]
+        return np.concatenate(columns, 1).astype(np.float32)
 
-    shape = shape_of(lines)
-    manners = [(shape_of(lines + move) - shape).astype(np.float16) for move in moves]
+    shape = shape_of(lines, np.ones(len(lines)))
+    manners = [(shape_of(lines + move, np.where(move.any((1, 2)), 0, 1)) - shape).astype(np.float16) for move in moves]
     numbers = np.stack(
         [
             np.array([each.place for each in strokes])[of],

@@ -37,17 +37,20 @@ def proportions(
         return interpolate(lines, np.arange(len(lines))[:, None], at[None])
 
     strokes = [sampled(each) for each in own]
-    follows = [_followed(each, sampled(lines), lines) for each, lines in zip(strokes, written, strict=True)]
     points, line, rows = forms.points.cpu().double().numpy(), forms.line.cpu().numpy(), forms.host_rows.numpy()
     bounds = np.append(0, np.cumsum(rows)).tolist()
     glyphs = [(points[begin:end], line[begin:end]) for begin, end in itertools.pairwise(bounds)]
-    for first in range(0, len(glyphs), len(own)):
-        moves = fit(strokes, glyphs[first : first + len(own)])
-        coarse = np.concatenate([(of @ move.reshape(-1, 2)) for of, move in zip(follows, moves, strict=True)])
-        coarse = np.round(coarse.reshape(-1, POINTS, 2) * _FINE) / _FINE
-        below = np.minimum(_BACK.astype(int), POINTS - 2)
-        share = (_BACK - below)[:, None]
-        yield (coarse[:, below] * (1 - share) + coarse[:, below + 1] * share).astype(np.float32)
+    fonts = [fit(strokes, glyphs[first : first + len(own)]) for first in range(0, len(glyphs), len(own))]
+
+    coarse = []
+    for each, lines, *moves in zip(strokes, written, *fonts, strict=True):
+        moved = _followed(each, sampled(lines), lines) @ np.stack(moves).reshape(len(fonts), -1, 2)
+        coarse.append((moved * _FINE).round().astype(np.float32) / _FINE)
+    below = np.minimum(_BACK.astype(int), POINTS - 2)
+    share = (_BACK - below).astype(np.float32)[:, None]
+    for font in range(len(fonts)):
+        at_points = np.concatenate([moved[font] for moved in coarse]).reshape(-1, POINTS, 2)
+        yield at_points[:, below] * (1 - share) + at_points[:, below + 1] * share
 
 
 def _followed(strokes: np.ndarray, lines: np.ndarray, written: Sequence[Stroke]) -> np.ndarray:

@@ -117,7 +117,7 @@ def _bent(
 ) -> Tensor:
     """Deform each stroke about its middle, and its part and its half of the character about theirs."""
     kind = columns["kind"]
-    points, chord, anchor, middle, _ = shape
+    points, chord, anchor, middle, _, printed = shape
     span = book.span[row]
     begin, across = chord[:, None, :2], (chord[:, 2:] - chord[:, :2])[:, None]
     along = (span[:, :1] + span[:, 1:] * torch.arange(STEPS + 1, device=row.device))[:, :, None]
@@ -130,9 +130,9 @@ def _bent(
     anchor = anchor[:, None]
     points = anchor + (points - anchor) * hands.left[picture, columns["cut"]][:, None, None]
 
-    printed = 1 - hands.likeness.sum(1) * min(1, len(book.manners))
-    points = points + book.overhang[row] * (hands.tuck * printed)[picture, None, None]
-    points = points + book.shelter[row] * (hands.nest * printed)[picture, None, None]
+    # The proportions of a font need no mending.
+    points = points + book.overhang[row] * (hands.tuck[picture, None] * printed)[:, :, None]
+    points = points + book.shelter[row] * (hands.nest[picture, None] * printed)[:, :, None]
 
     of_half, of_part = (
         normal(keyed(hands.key[picture], columns[name] + salt), 4)
