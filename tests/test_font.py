@@ -109,14 +109,15 @@ def pens(font: Path) -> tuple[Pen, Pen]:
 
 
 def test_a_fixed_share_of_the_writers_writes_in_the_forms_of_the_font(pens: tuple[Pen, Pen]) -> None:
-    writers, changed = list(range(400)), []
-    for char in "一口十":
-        label = CHARACTERS.index(char)
-        one, other = (drawn(pen, [label] * 400, writers) for pen in pens)
-        changed.append((one != other).flatten(1).any(1))
-    # A writer does so for every character, or for none; the others are not changed by a bit.
-    assert torch.equal(changed[0], changed[1]) and torch.equal(changed[0], changed[2])
-    assert abs(changed[0].float().mean() - SHARE) < 0.06
+    writers = list(range(400))
+    one, other = (drawn(pen, [CHARACTERS.index("十")] * 400, writers) for pen in pens)
+    follow = following(pens[1], "十", 400)
+    # A writer does so for every character, or for none.
+    assert follow == following(pens[1], "口", 400)
+    assert abs(len(follow) / 400 - SHARE) < 0.06
+    # The others take its proportions, more or less, and a few hardly at all.
+    changed = (one != other).flatten(1).any(1)
+    assert changed[follow].all() and changed.float().mean() > 0.8
 
 
 def test_a_character_that_the_font_lacks_is_drawn_from_strokes(pens: tuple[Pen, Pen]) -> None:
@@ -136,13 +137,14 @@ def test_a_picture_depends_on_nothing_beside_it(pens: tuple[Pen, Pen], font: Pat
     assert torch.equal(again, drawn(pens[1], [CHARACTERS.index("十")] * 60, writers[:60]))
 
 
-def font_writers(pens: tuple[Pen, Pen], count: int) -> list[int]:
-    one, other = (drawn(pen, [0] * 400, list(range(400))) for pen in pens)
-    return (one != other).flatten(1).any(1).nonzero().squeeze(1).tolist()[:count]
+def following(pen: Pen, char: str, count: int) -> list[int]:
+    """The writers among the first `count` who write a character in the forms of a font."""
+    labels = torch.full((count,), CHARACTERS.index(char))
+    return (pen._glyphs(labels, torch.arange(count), 0) >= 0).nonzero().squeeze(1).tolist()
 
 
 def test_pictures_vary_by_writer_and_by_number_and_fill_the_square(pens: tuple[Pen, Pen]) -> None:
-    writers = font_writers(pens, 40)
+    writers = following(pens[1], "十", 400)[:40]
     label = CHARACTERS.index("十")
     for size in (48, 64):
         first, second = (drawn(pens[1], [label] * 40, writers, number, size) for number in (0, 1))
@@ -164,20 +166,19 @@ def test_the_brush_of_the_font_is_taken_off(pens: tuple[Pen, Pen], tmp_path: Pat
         bold = Pen(CHARACTERS, fonts=[build_font(tmp_path / "bold.ttf", "一")])
     finally:
         GLYPHS["一"] = plain
-    writers = font_writers(pens, 40)
+    writers = following(pens[1], "一", 400)[:40]
     ink = [(255 - drawn(pen, [0] * 40, writers).float()).mean() for pen in (pens[1], bold)]
     assert ink[1] / ink[0] == pytest.approx(1, abs=0.15)
 
 
 def test_more_fonts_share_the_writers(font: Path, pens: tuple[Pen, Pen], tmp_path: Path) -> None:
     other = build_font(tmp_path / "other.ttf", "一", outline="口")
-    both = drawn(Pen(CHARACTERS, fonts=[font, other]), [0] * 400, list(range(400)))
-    alone = [drawn(Pen(CHARACTERS, fonts=[path]), [0] * 400, list(range(400))) for path in (font, other)]
-    plain = drawn(pens[0], [0] * 400, list(range(400)))
-    like = [(both == each).flatten(1).all(1) for each in (plain, *alone)]
-    only = [(like[place] & ~like[0]).float().mean().item() for place in (1, 2)]
-    assert abs(only[0] - SHARE / 2) < 0.05 and abs(only[1] - SHARE / 2) < 0.05
-    assert (like[0] | like[1] | like[2]).all()
+    both, alone = Pen(CHARACTERS, fonts=[font, other]), [Pen(CHARACTERS, fonts=[path]) for path in (font, other)]
+    follow = following(both, "一", 400)
+    assert follow == following(alone[0], "一", 400)
+    pictures = drawn(both, [0] * len(follow), follow)
+    like = [(pictures == drawn(pen, [0] * len(follow), follow)).flatten(1).all(1) for pen in alone]
+    assert (like[0] ^ like[1]).all() and 0.3 < like[0].float().mean() < 0.7
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -229,7 +230,7 @@ def test_a_drawn_corpus_remembers_its_fonts(font: Path, tmp_path: Path) -> None:
     assert json.loads((made / "drawn.json").read_text())["fonts"] == [font_digest(font)]
     files = sorted(path.relative_to(plain) for path in plain.rglob("*.gnt"))
     changed = [name for name in files if (plain / name).read_bytes() != (made / name).read_bytes()]
-    assert len(files) == 24 and 2 <= len(changed) <= 12
+    assert len(files) == 24 and len(changed) >= 18
     # What is missing is drawn as it was.
     before = (made / changed[0]).read_bytes()
     (made / changed[0]).unlink()

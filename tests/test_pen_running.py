@@ -7,7 +7,7 @@ import torch
 from hcr.charset import Charset
 from hcr.pen import StrokeTable
 from hcr.pen.components import RULES
-from hcr.pen.copybook import NUMBERS, make_copybook
+from hcr.pen.copybook import NUMBERS, STEPS, make_copybook
 from hcr.pen.roofs import sheltered
 from hcr.pen.running import around, knots_of, sites_of, tie, with_running_forms
 from hcr.pen.skeleton import BENT, DOT, HENG, NA, PIE, SHU, Stroke, parts_of, strokes_of, without_false_hooks
@@ -114,7 +114,7 @@ def test_repeated_levels_like_to_be_joined() -> None:
 
 def test_copybook_has_every_stroke_and_every_alternative_once() -> None:
     book = make_copybook("口木")
-    assert book.host_rows.tolist() == book.rows.tolist() and int(book.rows.sum()) == len(book.points)
+    assert book.host_rows.tolist() == book.rows.tolist() and int(book.rows.sum()) == len(book.shape)
     columns = dict(zip(NUMBERS, book.numbers.T, strict=True))
     assert (columns["opens"].sum() == columns["ends"].sum()).item()
     first = slice(0, int(book.rows[0]))
@@ -127,6 +127,5 @@ def test_copybook_has_every_stroke_and_every_alternative_once() -> None:
         lines = starts & (low <= liking) & (liking < high)
         assert 1 <= int(lines.sum()) <= 3
         assert len(set(low[lines].tolist())) == 1
-    torch.testing.assert_close(
-        book.points[:, -1][:-1][columns["ends"][:-1] == 0], book.points[1:, 0][columns["ends"][:-1] == 0]
-    )
+    points, goes_on = book.shape[:, : 2 * (STEPS + 1)].unflatten(1, (-1, 2)), columns["ends"][:-1] == 0
+    torch.testing.assert_close(points[:-1, -1][goes_on], points[1:, 0][goes_on])
