@@ -54,7 +54,7 @@ def convolution(inputs: int, outputs: int) -> nn.Sequential:
 def network(count: int, widths: Sequence[int], dropouts: Sequence[float], head: float, *, residual: bool) -> nn.Module:
     """Make a network of the compact one's kind. dropouts: before the second convolution of each width but the first."""
     compact = Compact(count)
-    layers: list[nn.Module] = [compact.features[0]]
+    layers: list[nn.Module] = [compact.evened, compact.features[0]]
     inputs = 12
     for number, width in enumerate(widths):
         layers += [nn.MaxPool2d(2)] if number else []

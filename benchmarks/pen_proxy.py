@@ -49,6 +49,7 @@ HABITS = {
     "hooks": {"left": 1.0},
     "touching": {"tight": 0.0},
     "tucking": {"tuck": 0.0},
+    "proportions": {"likeness": 0.0},
     "softness": {"soft": 0.0},
     "grain": {"grain": 0.0},
 }
@@ -60,7 +61,8 @@ class Quick(nn.Module):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.maps = Compact(1).features[0]
+        compact = Compact(1)
+        self.maps = nn.Sequential(compact.evened, compact.features[0])
         layers = []
         for inputs, outputs in ((12, 48), (48, 128)):
             layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]

@@ -155,7 +155,7 @@ def main() -> None:
     """Measure, and print two tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--weights", type=Path, default=RELEASED, help="a checkpoint or released file")
+    parser.add_argument("--weights", type=Path, default=RELEASED["level1"], help="a checkpoint or released file")
     parser.add_argument("--among", metavar="CHARSET", help="the only answers: level1, gb2312, a file of characters")
     parser.add_argument("--pictures", type=int, help="so many, drawn with a fixed seed; default: all")
     parser.add_argument("--worst", type=int, default=24, help="characters to show")

@@ -107,7 +107,7 @@ def main() -> None:
     """Judge under every change, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--weights", type=Path, default=RELEASED, help="a checkpoint or released file")
+    parser.add_argument("--weights", type=Path, default=RELEASED["level1"], help="a checkpoint or released file")
     parser.add_argument("--pictures", type=int, help="so many, drawn with a fixed seed; default: all")
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -16,8 +16,9 @@ from hcr.files import read_json
 RAW = Path("data/raw")
 PACKED = Path("data/packed")
 ARTIFACTS = Path("artifacts")
-# The weights that came with this program.
-RELEASED = Path(__file__).parent / "models" / "released" / "compact.safetensors"
+# The weights that came with this program, by the charset that they name; the first are the default.
+_RELEASED = Path(__file__).parent / "models" / "released"
+RELEASED = {"level1": _RELEASED / "compact.safetensors", "gb2312": _RELEASED / "compact-gb2312.safetensors"}
 
 
 def find_pack(given: Path | None) -> Path:

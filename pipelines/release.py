@@ -4,8 +4,8 @@
     python benchmarks/real.py FOLDER --json figures.json
     python pipelines/release.py RUN --figures figures.json
 
-RUN is a run in artifacts that learnt from drawn handwriting. The figures are measured on the released file itself, so
-it is written twice; they are taken only if they are of these very weights.
+RUN is a run in artifacts that learnt from drawn handwriting, of GB2312 or its level 1. The figures are measured on the
+released file itself, so it is written twice; they are taken only if they are of these very weights.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hcr.charset import Charset
 from hcr.errors import DataError, HcrError, UsageError
 from hcr.files import atomic_write, read_json
 from hcr.layout import ARTIFACTS, RELEASED, find_checkpoint
@@ -97,20 +99,36 @@ def release(name: str, out: Path, figures: Path | None) -> None:
     load_recognizer(out)
 
 
-def card_table(path: Path) -> str:
-    """Give the model card's table of what released weights say about themselves."""
+def file_of(name: str) -> Path:
+    """Give the file of the package that the run `name` would be. Raises: UsageError for characters of neither."""
+    content = read_checkpoint(find_checkpoint(name))
+    for charset, path in RELEASED.items():
+        if content["characters"] == Charset.named(charset).characters:
+            return path
+    raise UsageError(f"{ARTIFACTS / name}: its characters are neither {' nor '.join(RELEASED)}; name a file with --out")
+
+
+def card_table(paths: Sequence[Path]) -> str:
+    """Give the model card's table of what released weights say about themselves, a column a file."""
+    columns = [_facts(path) for path in paths]
+    rows = [[name, *(facts[name] for facts in columns)] for name in columns[0]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [[""] * len(rows[0]), ["---"] * len(rows[0]), *rows])
+
+
+def _facts(path: Path) -> dict[str, str]:
     content = read_released(path)
     training, figures = content["training"], content["figures"]
     runs = stages(training)
     times = [run["seconds"] for run in runs]
     fonts = dict.fromkeys(font for run in runs for font in run["config"]["font"])
-    rows = {
+    facts = {
+        "file": f"`{path.name}`, {path.stat().st_size / 1e6:.2f} MB, half precision",
         "characters": f"{len(content['characters']):,}",
         "network": f"{content['arch']}, pictures of {content['size']} px",
-        "file": f"{path.stat().st_size / 1e6:.2f} MB, half precision",
         "top-1": "not yet measured",
         "top-5": "not yet measured",
         "measured on": "not yet measured",
+        "hardest": "not yet measured",
         "time a picture": "not yet measured",
         "trained on": f"{sum(run['pictures'] for run in runs):,} drawn pictures in {len(runs)} runs, "
         f"{_hours(None if None in times else sum(times))}",
@@ -120,7 +138,7 @@ def card_table(path: Path) -> str:
     }
     if figures:
         low, high = figures["top1_interval"]
-        rows |= {
+        facts |= {
             "top-1": f"{figures['top1']:.2%} (95 % interval {low:.2%} to {high:.2%})",
             "top-5": f"{figures['top5']:.2%}",
             "measured on": f"{figures['n']:,} pictures of {figures['characters']:,} characters in real handwriting, "
@@ -129,15 +147,15 @@ def card_table(path: Path) -> str:
             "time a picture": f"{figures['ms_1']:.1f} ms one at a time, {figures['ms_64']:.1f} ms 64 at a time, on "
             f"one core of {figures['machine']}",
         }
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
+    return facts
 
 
-def write_card(path: Path) -> None:
+def write_card() -> None:
     """Put the table into the model card, in the place of the one that it has."""
     before, _, rest = CARD.read_text("utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     with atomic_write(CARD, "w") as file:
-        file.write(f"{before}{BEGIN}\n\n{card_table(path)}\n\n{END}{after}")
+        file.write(f"{before}{BEGIN}\n\n{card_table(list(RELEASED.values()))}\n\n{END}{after}")
 
 
 def _hours(seconds: int | None) -> str:
@@ -150,17 +168,18 @@ def main() -> None:
     """Write the file, and the card where it is the one that comes with the package."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", metavar="RUN", help="name of a run in artifacts")
-    parser.add_argument("--out", type=Path, default=RELEASED, help="default: the file that comes with the package")
+    parser.add_argument("--out", type=Path, help="default: the file that comes with the package")
     parser.add_argument("--figures", type=Path, help="what benchmarks/real.py --json wrote")
     given = parser.parse_args()
     try:
-        release(given.run, given.out, given.figures)
+        out = given.out or file_of(given.run)
+        release(given.run, out, given.figures)
     except HcrError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    if given.out == RELEASED:
-        write_card(RELEASED)
-    print(f"{given.out}: {given.out.stat().st_size:,} bytes")
+    if out in RELEASED.values():
+        write_card()
+    print(f"{out}: {out.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -212,7 +212,8 @@ def test_usage_errors(weights: Path, pictures: Path) -> None:
     assert run(pictures, "--top", 0).exit_code == 2
     result = run(pictures, "--run", "small", "--weights", weights)
     assert result.exit_code == 2
-    assert error_lines(result) == ["error: --run and --weights exclude each other: name a run or a file"]
+    said = "--run, --weights and --charset exclude each other: name a run, a file or released weights"
+    assert error_lines(result) == [f"error: {said}"]
 
 
 def test_weights_that_are_none_are_an_error(pictures: Path, tmp_path: Path) -> None:

@@ -59,11 +59,13 @@ def test_formats_md_describes_it(
 # --- the released file ------------------------------------------------------------------------------------------------
 
 
-def test_the_package_has_one_that_says_all_about_itself(script: ModuleType) -> None:
-    assert RELEASED.stat().st_size <= 10_000_000
-    content = read_released(RELEASED)
-    model = load_recognizer(RELEASED)
-    assert set(Charset.level1().characters) <= set(model.charset.characters)
+@pytest.mark.parametrize("charset", RELEASED)
+def test_the_package_has_weights_that_say_all_about_themselves(charset: str) -> None:
+    path = RELEASED[charset]
+    assert path.stat().st_size <= 10_000_000
+    content = read_released(path)
+    model = load_recognizer(path)
+    assert model.charset == Charset.named(charset)
     assert content["preprocessing"] == PREPROCESSING and content["licence"].startswith("Apache-2.0")
     training = content["training"]
     assert training["config"]["draw"] > 0 and training["pack"]["train"].startswith("pen ")
@@ -76,18 +78,21 @@ def test_the_package_has_one_that_says_all_about_itself(script: ModuleType) -> N
 
 def test_the_model_card_says_what_the_file_says(script: ModuleType) -> None:
     card = (ROOT / "docs/model-card.md").read_text("utf-8")
-    assert script.card_table(RELEASED) in card, "run python pipelines/release.py"
-    assert f"| file | {RELEASED.stat().st_size / 1e6:.2f} MB" in card
+    assert script.card_table(list(RELEASED.values())) in card, "run python pipelines/release.py"
+    for path in RELEASED.values():
+        assert f"`{path.name}`, {path.stat().st_size / 1e6:.2f} MB" in card
 
 
-def test_predict_answers_from_an_empty_folder(tmp_path: Path) -> None:
-    model = load_recognizer(RELEASED)
+@pytest.mark.parametrize("charset", RELEASED)
+def test_predict_answers_from_an_empty_folder(charset: str, tmp_path: Path) -> None:
+    model = load_recognizer(RELEASED[charset])
     char = model.charset[0]
     picture = drawn(Charset(char), 1, 80)[0, 0].numpy()
     (tmp_path / "empty").mkdir()
     Image.fromarray(picture).save(tmp_path / "picture.png")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HTTPS_PROXY": "http://127.0.0.1:9", "HOME": str(tmp_path)}
     command = [sys.executable, "-c", "from hcr.cli.predict import main; main()", "../picture.png", "--json"]
+    command += [] if charset == "level1" else ["--charset", charset]
     done = subprocess.run(
         [*command, "--device", "cpu"],
         cwd=tmp_path / "empty",
@@ -117,6 +122,13 @@ def test_runs_do_not_answer_unless_they_are_named(here: Path, tmp_path: Path, mo
     assert said[1] == "model: artifacts/drawn/checkpoints/best.pt, compact, 12 characters, 32 px"
 
 
+def test_weights_are_chosen_in_one_way(tmp_path: Path) -> None:
+    Image.new("L", (40, 40), 255).save(tmp_path / "blank.png")
+    done = CliRunner().invoke(hcr_predict, [str(tmp_path / "blank.png"), "--charset", "gb2312", "--run", "mine"])
+    assert done.exit_code == 2
+    assert "error: --run, --weights and --charset exclude each other: name a run, a file or released" in done.stderr
+
+
 # --- releasing a run --------------------------------------------------------------------------------------------------
 
 
@@ -131,9 +143,8 @@ def test_a_run_is_released_with_its_recipe_and_figures(
     assert training["pictures"] == 80 and len(training["machines"]) == 1
     assert re.fullmatch(rf"Linux {os.uname().machine}.*, \d+ threads", training["machines"][0])
     assert training["validation"]["val_n"] == 20 and training["pack"]["train"].startswith("pen ")
-    assert "not yet measured" in script.card_table(
-        out
-    ) and "| trained on | 80 drawn pictures in 1 runs, " in script.card_table(out)
+    table = script.card_table([out])
+    assert "not yet measured" in table and "| trained on | 80 drawn pictures in 1 runs, " in table
 
     command = [sys.executable, str(ROOT / "benchmarks/real.py"), str(corpus_folder), "--weights", str(out)]
     done = subprocess.run([*command, "--json", str(figures), "--repeats", "5"], capture_output=True, text=True)
@@ -142,7 +153,7 @@ def test_a_run_is_released_with_its_recipe_and_figures(
     measured = json.loads(figures.read_text())
     assert read_released(out)["figures"] == measured
     assert set(measured) | set(measured["worst"][0]) <= described("Released weights")
-    table = script.card_table(out)
+    table = script.card_table([out])
     assert f"| top-1 | {measured['top1']:.2%} (" in table and f"| top-5 | {measured['top5']:.2%} |" in table
     assert "| measured on | 120 pictures of 12 characters in real handwriting, all 12 being possible" in table
 
@@ -169,10 +180,18 @@ def test_what_a_run_began_with_is_told(
     script.release("third", tmp_path / "third.safetensors", None)
     runs = script.stages(read_released(tmp_path / "third.safetensors")["training"])
     assert [run["config"]["seed"] for run in runs] == [GIVEN["seed"], 9, 9]
-    assert "| trained on | 240 drawn pictures in 3 runs, " in script.card_table(tmp_path / "third.safetensors")
+    assert "| trained on | 240 drawn pictures in 3 runs, " in script.card_table([tmp_path / "third.safetensors"])
     for name, message in {"tuned": "only what learnt from drawings", "unknown": "no run.json says what"}.items():
         with pytest.raises(UsageError, match=message):
             script.release(name, tmp_path / "out.safetensors", None)
+
+
+def test_a_run_of_other_characters_needs_a_name_for_its_file(
+    script: ModuleType, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here)
+    with pytest.raises(UsageError, match="its characters are neither level1 nor gb2312; name a file with --out"):
+        script.file_of("drawn")
 
 
 def test_what_learnt_from_a_pack_is_not_released(
@@ -190,8 +209,8 @@ def test_the_card_keeps_all_but_the_table(script: ModuleType, tmp_path: Path, mo
     shutil.copy(ROOT / "docs/model-card.md", card)
     monkeypatch.setattr(script, "CARD", card)
     before = card.read_text("utf-8")
-    script.write_card(RELEASED)
+    script.write_card()
     assert card.read_text("utf-8") == before
     card.write_text(before.replace("| file |", "| fiel |"), "utf-8")
-    script.write_card(RELEASED)
+    script.write_card()
     assert card.read_text("utf-8") == before

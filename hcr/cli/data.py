@@ -30,7 +30,8 @@ def main() -> None:
 @click.option("--out", type=click.Path(path_type=Path), default="data/raw/drawn", show_default=True, help="The folder.")
 @click.option(
     "--font", "fonts", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
-    help="TTF, OTF or WOFF2: one writer in four writes its forms, or those of the other fonts given; repeatable.",
+    help="TTF, OTF or WOFF2: one writer in four writes its forms, or those of the other fonts given; the others take "
+    "their proportions from them, more or less. Repeatable.",
 )  # fmt: skip
 def draw(characters: str, writers: int, seed: int, out: Path, fonts: tuple[Path, ...]) -> None:
     """Draw handwriting from stroke data, and from fonts, as GNT files.

@@ -11,6 +11,7 @@ import click
 
 from hcr.cli.common import Command, choose_device, device_option, meter, note
 from hcr.errors import DataError, UsageError
+from hcr.layout import RELEASED
 
 # Longer paths push their row to the right instead of all rows.
 WIDEST_PATH = 60
@@ -20,6 +21,11 @@ WIDEST_PATH = 60
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--run", "name", help="Name of the run whose best checkpoint answers.  [default: the released weights]")
 @click.option("--weights", type=click.Path(path_type=Path), help="A file of weights (.pt, .safetensors) that answers.")
+@click.option(
+    "--charset",
+    type=click.Choice(list(RELEASED)),
+    help="Which released weights: 3,755 characters, or 6,763 and a little less sure.  [default: level1]",
+)
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Characters a picture.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout instead of a table.")
 @device_option
@@ -29,6 +35,7 @@ def main(
     paths: tuple[Path, ...],
     name: str | None,
     weights: Path | None,
+    charset: str | None,
     top: int,
     as_json: bool,
     device: str,
@@ -41,18 +48,19 @@ def main(
 
     \b
     hcr-predict photo.jpg
+    hcr-predict photo.jpg --charset gb2312
     hcr-predict photo.jpg --run mine
     hcr-predict scans/ --top 3 --json > readings.jsonl
     """
-    if name is not None and weights is not None:
-        raise UsageError("--run and --weights exclude each other: name a run or a file")
-    from hcr.layout import RELEASED, find_checkpoint
+    if sum(choice is not None for choice in (name, weights, charset)) > 1:
+        raise UsageError("--run, --weights and --charset exclude each other: name a run, a file or released weights")
+    from hcr.layout import find_checkpoint
     from hcr.models import load_recognizer
     from hcr.serving.predict import Predictor, find_pictures, read_pictures, shown_path
 
     if name is not None:
         weights = find_checkpoint(name)
-    model = load_recognizer(weights or RELEASED, choose_device(device))
+    model = load_recognizer(weights or RELEASED[charset or "level1"], choose_device(device))
     named = shown_path(weights) if weights else "released weights"
     note(f"model: {named}, {model.arch}, {len(model.charset):,} characters, {model.size} px")
     predictor = Predictor(model, top)

@@ -74,7 +74,8 @@ class _Every(click.ParamType):
     "--font",
     multiple=True,
     metavar="FILE",
-    help="TTF, OTF or WOFF2: one drawn writer in four writes its forms, or those of the other fonts given; repeatable.",
+    help="TTF, OTF or WOFF2: one drawn writer in four writes its forms, or those of the other fonts given; the others "
+    "take their proportions from them, more or less. Repeatable.",
 )
 @click.option(
     "--run", "name", help="Name of the run, a folder in artifacts/.  [default: <pack>-<arch>, drawn-<size>-<arch>]"
