@@ -101,6 +101,56 @@ def test_faint_ink_reads_like_dark_ink_and_paper_stays_paper() -> None:
     assert seen[0][2].max() < 0.05
 
 
+def bars(*columns: int) -> torch.Tensor:
+    """Upright bars of 2 px from these columns on: float[1, 1, 48, 48]."""
+    ink = torch.zeros(1, 1, 48, 48)
+    for column in columns:
+        ink[..., column : column + 2] = 1
+    return ink
+
+
+def middles(ink: torch.Tensor) -> list[float]:
+    """Where the bars of a picture are, from the left."""
+    row = ink[0, 0, 24]
+    (edges,) = (torch.diff((row > 0.3).int(), prepend=torch.zeros(1, dtype=torch.int32)) != 0).nonzero(as_tuple=True)
+    spans = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
+    return [float((row[a:b] * torch.arange(a, b)).sum() / row[a:b].sum()) for a, b in spans]
+
+
+def test_the_compact_network_sees_hands_of_other_proportions_alike() -> None:
+    evened = Recognizer("compact", SOME, 48).backbone.evened
+    narrow, wide = bars(4, 9, 14, 42), bars(4, 16, 28, 42)
+    assert middles(narrow) == [4.5, 9.5, 14.5, 42.5] and middles(wide) == [4.5, 16.5, 28.5, 42.5]
+    apart = [
+        sum(abs(a - b) for a, b in zip(middles(one), middles(other), strict=True))
+        for one, other in ((narrow, wide), (evened(narrow), evened(wide)))
+    ]
+    assert apart[1] < 0.7 * apart[0], apart
+    # Level strokes are spread as upright ones are.
+    assert torch.allclose(evened(narrow.transpose(2, 3)), evened(narrow).transpose(2, 3), atol=1e-5)
+
+
+def test_evening_keeps_paper_and_full_ink_and_does_without_half_precision() -> None:
+    evened = Recognizer("compact", SOME, 48).backbone.evened
+    assert evened(torch.zeros(2, 1, 48, 48)).abs().max() == 0
+    for size in (32, 33, 64):
+        full = evened(torch.ones(1, 1, size, size))
+        assert full.shape == (1, 1, size, size) and (full - 1).abs().max() < 1e-4
+    ink = bars(4, 9, 14, 42)
+    exact = evened(ink)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(evened(ink), exact)
+
+
+def test_compact_weights_that_learnt_without_evening_are_refused(tmp_path: Path) -> None:
+    model = Recognizer("compact", SOME, 32)
+    older = content(model)
+    older["ema"] = {name: value for name, value in model.state_dict().items() if name != "backbone.evened.strength"}
+    torch.save(older, tmp_path / "older.pt")
+    with pytest.raises(DataError, match=r"evened\.strength"):
+        load_recognizer(tmp_path / "older.pt")
+
+
 def test_an_unknown_arch_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"unknown arch 'efficientnet_v2': did you mean efficientnet_v2_s\?"):
         Recognizer("efficientnet_v2", SOME, 32)
