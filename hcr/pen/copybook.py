@@ -136,6 +136,51 @@ def make_copybook(characters: str, device: str | torch.device = "cpu", forms: Fo
     return _laid_out(characters, flat, shelter, moves, np.array(parts), owner, torch.device(device))
 
 
+class _Rows(NamedTuple):
+    """How Q lines are cut into R rows, by way of P pieces between corners.
+
+    of: int[R], the line of each row; at: float[R, STEPS + 1], where in it the row's points are. piece: int[R].
+    stroke, begin, end: int[P], the line of each piece and the positions between which it lies.
+    opened, ended: int[Q], the first and the last row of each line.
+    span: float[R, 2], as in the copybook.
+    """
+
+    of: np.ndarray
+    at: np.ndarray
+    piece: np.ndarray
+    stroke: np.ndarray
+    begin: np.ndarray
+    end: np.ndarray
+    opened: np.ndarray
+    ended: np.ndarray
+    span: np.ndarray
+
+
+def _cut(strokes: Sequence[Stroke], lines: np.ndarray) -> _Rows:
+    stroke = np.repeat(np.arange(len(strokes)), [each.pieces for each in strokes])
+    begin = np.concatenate([each.corners[:-1] for each in strokes])
+    end = np.concatenate([each.corners[1:] for each in strokes])
+    chord = lines[stroke, end] - lines[stroke, begin]
+    rows = np.clip(np.round(np.sqrt(np.hypot(*chord.T) / _ROW)), 1, _MOST_ROWS).astype(int)
+
+    piece = np.repeat(np.arange(len(stroke)), rows)
+    within = np.arange(len(piece)) - (np.cumsum(rows) - rows)[piece]
+    along = (within[:, None] + np.linspace(0, 1, STEPS + 1)) / rows[piece, None]
+    of = stroke[piece]
+    opens = np.diff(of, prepend=-1) != 0
+    return _Rows(
+        of,
+        begin[piece, None] + along * (end - begin)[piece, None],
+        piece,
+        stroke,
+        begin,
+        end,
+        np.flatnonzero(opens),
+        np.flatnonzero(np.append(opens[1:], True)),
+        np.stack([within / rows[piece], 1 / (STEPS * rows[piece])], 1),
+    )
+
+
 def _laid_out(
     characters: str,
     strokes: Sequence[Stroke],
@@ -146,49 +191,34 @@ def _laid_out(
     device: torch.device,
 ) -> Copybook:
     lines = np.stack([stroke.line for stroke in strokes])
-    # Pieces, flat: the stroke of each, and the positions between which it lies.
-    stroke = np.repeat(np.arange(len(strokes)), [each.pieces for each in strokes])
-    begin = np.concatenate([each.corners[:-1] for each in strokes])
-    end = np.concatenate([each.corners[1:] for each in strokes])
-    a, b = lines[stroke, begin], lines[stroke, end]
-    rows = np.clip(np.round(np.sqrt(np.hypot(*(b - a).T) / _ROW)), 1, _MOST_ROWS).astype(int)
-
-    piece = np.repeat(np.arange(len(stroke)), rows)  # of each row
-    within = np.arange(len(piece)) - (np.cumsum(rows) - rows)[piece]
-    along = (within[:, None] + np.linspace(0, 1, STEPS + 1)) / rows[piece, None]
-    at = begin[piece, None] + along * (end - begin)[piece, None]
-    of = stroke[piece]
-    points = interpolate(lines, of[:, None], at)
+    rows = _cut(strokes, lines)
+    of, opened, ended = rows.of, rows.opened, rows.ended
+    points = interpolate(lines, of[:, None], rows.at)
     bounds = np.searchsorted(owner, np.arange(len(characters) + 1))
-    overhang = interpolate(overhangs(strokes, lines, bounds), of[:, None], at)
-    opens = np.diff(of, prepend=-1) != 0
-    ends = np.append(opens[1:], True)
-
-    opened, ended = np.flatnonzero(opens), np.flatnonzero(ends)
-    back, ahead = np.arange(len(of)) - opened[of], ended[of] - np.arange(len(of))
-    kinds = np.array([each.kind for each in strokes])
-    hooked = np.array([each.hooked for each in strokes])
-    hook = hooked[of] & (np.append(stroke[1:] != stroke[:-1], True))[piece]
-    cut = np.select([hook, kinds[of] == NA, kinds[of] == DOT], [HOOK, SWEEP, SPOT], FREE)
-    to_piece = (hook | (kinds[of] == BENT))[:, None]
     touched = contacts(strokes, points, bounds, opened, ended)
     # Of each stroke, the rows that its start and its end touch, and the points in them.
     there = opened[bounds[owner]][:, None] + touched[:, ::2], touched[:, 1::2]
 
+    kinds = np.array([each.kind for each in strokes])
+    hooked = np.array([each.hooked for each in strokes])
+    hook = hooked[of] & (np.append(rows.stroke[1:] != rows.stroke[:-1], True))[rows.piece]
+    to_piece = (hook | (kinds[of] == BENT))[:, None]
+
     def shape_of(lines: np.ndarray, printed: np.ndarray) -> np.ndarray:
-        points = interpolate(lines, of[:, None], at)
-        a, b = lines[stroke, begin], lines[stroke, end]
-        anchor = np.where(to_piece, a[piece], lines[of, 0])
+        points = interpolate(lines, of[:, None], rows.at)
+        a, b = (lines[rows.stroke, ends][rows.piece] for ends in (rows.begin, rows.end))
+        anchor = np.where(to_piece, a, lines[of, 0])
         middle = lines.mean(1)
         middles = [middle, *(_middles(middle, owner * 64 + parts[:, column]) for column in (1, 0))]
         here = np.stack([points[opened, 0], points[ended, -1]], 1)
         apart = np.where((touched[:, ::2] >= 0)[:, :, None], here - points[there], 0).reshape(-1, 4)
         flat = points.reshape(len(of), -1)
-        columns = flat, a[piece], b[piece], anchor, np.concatenate(middles, 1)[of], apart[of], printed[of, None]
+        columns = flat, a, b, anchor, np.concatenate(middles, 1)[of], apart[of], printed[of, None]
         return np.concatenate(columns, 1).astype(np.float32)
 
     shape = shape_of(lines, np.ones(len(lines)))
     manners = [(shape_of(lines + move, np.where(move.any((1, 2)), 0, 1)) - shape).astype(np.float16) for move in moves]
+    place = np.arange(len(of))
     numbers = np.stack(
         [
             np.array([each.place for each in strokes])[of],
@@ -197,11 +227,11 @@ def _laid_out(
             np.array([each.site for each in strokes])[of],
             np.array([each.rule for each in strokes])[of],
             kinds[of],
-            cut,
-            opens,
-            ends,
-            back,
-            ahead,
+            np.select([hook, kinds[of] == NA, kinds[of] == DOT], [HOOK, SWEEP, SPOT], FREE),
+            place == opened[of],
+            place == ended[of],
+            place - opened[of],
+            ended[of] - place,
         ],
         1,
     )
@@ -218,11 +248,11 @@ def _laid_out(
         integers(np.array([ord(char) for char in characters])),
         integers(np.cumsum(count) - count),
         integers(count),
-        torch.from_numpy(shape).to(device),
+        floats(shape),
         torch.from_numpy(np.stack(manners) if manners else np.empty((0, *shape.shape), np.float16)).to(device),
-        floats(overhang),
-        floats(interpolate(shelter, of[:, None], at)),
-        floats(np.stack([within / rows[piece], 1 / (STEPS * rows[piece])], 1)),
+        floats(interpolate(overhangs(strokes, lines, bounds), of[:, None], rows.at)),
+        floats(interpolate(shelter, of[:, None], rows.at)),
+        floats(rows.span),
         floats(chosen),
         integers(numbers),
         integers(touched[of]),
