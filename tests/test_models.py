@@ -142,6 +142,46 @@ def test_evening_keeps_paper_and_full_ink_and_does_without_half_precision() -> N
         assert torch.equal(evened(ink), exact)
 
 
+def line(*, lean: float = 0.0, rise: float = 0.0) -> torch.Tensor:
+    """A line of 2 px through the middle: upright, its foot `lean` of its height to the right, or level, its end
+    `rise` of its length higher: float[1, 1, 48, 48]."""
+    y, x = torch.meshgrid(torch.arange(48) - 23.5, torch.arange(48) - 23.5, indexing="ij")
+    off, along = (y + rise * x, x) if rise else (x - lean * y, y)
+    return (1.5 - off.abs()).clamp(0, 1).where(along.abs() < 18, torch.zeros(()))[None, None]
+
+
+def spread(ink: torch.Tensor, axis: int) -> float:
+    """How far ink lies from the middle of the picture, in pixels on the mean: above and below (1) or aside (2)."""
+    row = ink[0].sum((0, 3 - axis))
+    return float((row * (torch.arange(48) - 23.5).abs()).sum() / row.sum())
+
+
+def test_one_look_takes_off_that_writing_leans_and_the_other_that_it_rises() -> None:
+    looks = Recognizer("compact", SOME, 48).backbone.looks
+    upright, level = looks(line(lean=-0.2)), looks(line(rise=0.15))
+    assert upright.shape == level.shape == (2, 1, 48, 48)
+    assert spread(upright[:1], 2) < 1 < 1.5 < spread(upright[1:], 2)
+    assert spread(level[1:], 1) < 1 < 1.2 < spread(level[:1], 1)
+    both = looks(torch.cat([line(lean=-0.2), line(rise=0.15)]))
+    assert torch.equal(both[::2], upright) and torch.equal(both[1::2], level)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(looks(line(lean=-0.2)), upright)
+
+
+def test_the_compact_network_answers_with_the_mean_of_two_looks_and_learns_from_pictures_as_they_are() -> None:
+    network = Recognizer("compact", SOME, 48).backbone.eval()
+    seen = []
+    network.evened.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    ink = torch.rand(3, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        answers = network(ink)
+        looks = network.head(network.features(network.evened(network.looks(ink)))).view(2, 3, 5)
+        assert torch.allclose(answers, looks.mean(0), atol=1e-6) and not torch.equal(looks[0], looks[1])
+        assert torch.equal(seen[0], network.looks(ink))
+        network.train()(ink)
+    assert torch.equal(seen[-1], ink)
+
+
 def test_compact_weights_that_learnt_without_evening_are_refused(tmp_path: Path) -> None:
     model = Recognizer("compact", SOME, 32)
     older = content(model)

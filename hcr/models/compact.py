@@ -1,10 +1,10 @@
 """The small network, for machines without a GPU.
 
-It first gives each part of a character the room that its strokes need, so that hands of other proportions look alike:
-to one that learns from drawn hands alone, real ones are just that. Plain 3×3 convolutions with batch norm: on a CPU
-they keep the arithmetic units busy, where depthwise ones wait for memory. It works at half the picture's resolution, on
-fixed maps of stroke directions, which a network with few samples a class then need not learn, and is wide only where
-the map is small (docs/benchmarks.md).
+It looks at a picture twice, and first gives each part of a character the room that its strokes need, so that hands of
+other proportions look alike: to one that learns from drawn hands alone, real ones are just that. Plain 3×3 convolutions
+with batch norm: on a CPU they keep the arithmetic units busy, where depthwise ones wait for memory. It works at half
+the picture's resolution, on fixed maps of stroke directions, which a network with few samples a class then need not
+learn, and is wide only where the map is small (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -23,6 +23,32 @@ DROPOUTS = (0.05, 0.1, 0.15)
 POOLED = 4
 STRENGTH = 0.5  # how far rows and columns go from being all alike to the room that their strokes need
 LEAST_ROOM = 0.25  # of the mean, where no stroke begins
+
+
+LOOKS = ((-0.2, 0.0), (0.0, -0.15))
+"""Of each look, how far x and y of what it sees move with y and x: one takes off that writing leans, one that it rises.
+
+Two looks err apart, so that their mean reads better than either. Learning sees the pictures as they are: it was worth
+less where it took the looks by turns.
+"""
+
+
+class _Looks(nn.Module):
+    """Ink float[B, 1, S, S] from each of LOOKS: float[L * B, 1, S, S], the first look at all pictures first."""
+
+    matrices: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        matrices = torch.tensor([[[1.0, lean, 0.0], [rise, 1.0, 0.0]] for lean, rise in LOOKS])
+        self.register_buffer("matrices", matrices, persistent=False)
+
+    def forward(self, ink: Tensor) -> Tensor:
+        with torch.autocast(ink.device.type, enabled=False):
+            matrices = self.matrices.repeat_interleave(len(ink), 0)
+            ink = ink.to(matrices.dtype).repeat(len(LOOKS), 1, 1, 1)
+            places = F.affine_grid(matrices, list(ink.shape), align_corners=False)
+            return F.grid_sample(ink, places, align_corners=False)
 
 
 class _Evened(nn.Module):
@@ -120,11 +146,16 @@ class Compact(nn.Module):
         for inputs, outputs, dropout in zip(WIDTHS[:-1], wider, DROPOUTS, strict=True):
             layers += [nn.MaxPool2d(2), _convolution(inputs, outputs), nn.Dropout2d(dropout)]
             layers += [_convolution(outputs, outputs)]
-        self.evened = _Evened()
+        self.looks, self.evened = _Looks(), _Evened()
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(_WeightedPool(WIDTHS[-1]), nn.Dropout(0.5), nn.Linear(WIDTHS[-1], classes))
 
     def forward(self, ink: Tensor) -> Tensor:
         """Give logits float[B, C] for ink float[B, 1, S, S] in 0..1, S from 32."""
-        logits: Tensor = self.head(self.features(self.evened(ink)))
+        seen = ink if self.training else self.looks(ink)
+        pooled: Tensor = self.head[0](self.features(self.evened(seen)))
+        if not self.training:
+            # The rest is linear, so that this is the mean of the looks' logits, at half the price.
+            pooled = pooled.unflatten(0, (len(LOOKS), -1)).mean(0)
+        logits: Tensor = self.head[1:](pooled)
         return logits
