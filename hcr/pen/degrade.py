@@ -16,22 +16,22 @@ from torch import Tensor
 
 from hcr.pen.chance import keyed, normal, uniform
 
-BOLDER = 2.0  # pixels at most at 64, on each side of a stroke
-THINNER = 0.7  # how far towards the faintest of the 3 × 3 pixels around
+BOLDER = 2.5  # pixels at most at 64, on each side of a stroke
+THINNER = 0.85  # how far towards the faintest of the 3 × 3 pixels around
 FAINTEST = 0.2  # of full ink
 LOST = 0.45  # darkness that scanners lose of faint ink, of full ink
-COARSEST = 16  # pixels a side, for pictures blown up from few pixels
+COARSEST = 14  # pixels a side, for pictures blown up from few pixels
 SMALLEST = 0.65  # sides of the square that the ink fills where it is small
 CUT = 0.1  # of a side, what a crop may cut off
 SHARES = {
     "move": 0.2,
     "crop": 0.06,
-    "bolder": 0.1,
-    "thinner": 0.08,
+    "bolder": 0.13,
+    "thinner": 0.13,
     "lose": 0.06,
     "tone": 0.15,
-    "harden": 0.12,
-    "coarse": 0.18,
+    "harden": 0.16,
+    "coarse": 0.22,
     "blur": 0.12,
     "lines": 0.05,
     "specks": 0.08,
