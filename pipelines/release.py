@@ -1,10 +1,11 @@
 """Release a run: its weights into one file that comes with the package, its figures into the model card.
 
-    python pipelines/release.py RUN
+    python pipelines/release.py RUN [--mean]
     python benchmarks/real.py FOLDER --json figures.json
-    python pipelines/release.py RUN --figures figures.json
+    python pipelines/release.py RUN [--mean] --figures figures.json
 
-RUN is a run in artifacts that learnt from drawn handwriting, of GB2312 or its level 1. The figures are measured on the
+RUN is a run in artifacts that learnt from drawn handwriting, of GB2312 or its level 1. With `--mean` the weights are
+the mean of its own and of those that it began with, which may read better than either. The figures are measured on the
 released file itself, so it is written twice; they are taken only if they are of these very weights.
 """
 
@@ -16,6 +17,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from hcr.charset import Charset
 from hcr.errors import DataError, HcrError, UsageError
@@ -78,14 +81,35 @@ def stages(training: dict[str, Any]) -> list[dict[str, Any]]:
     return [*(stages(before) if before else ()), training]
 
 
-def release(name: str, out: Path, figures: Path | None) -> None:
-    """Write the best weights of the run `name` to `out`.
+def mean_with_before(run: Path, content: dict[str, Any]) -> dict[str, Tensor]:
+    """Give the mean of a run's weights and of those that it began with.
+
+    Raises: UsageError for a run that began with none, or with those of another network or other characters.
+    """
+    init = read_json(run / "run.json")["starts"][0]["init"]
+    if not init:
+        raise UsageError(f"{run}: began with no weights that a mean could be taken with; release it without --mean")
+    before = load_recognizer(Path(init))
+    own = content["characters"], content["arch"], content["size"]
+    if (before.charset.characters, before.arch, before.size) != own:
+        raise UsageError(f"{run}: began with another network or other characters ({init}); release it without --mean")
+    theirs = before.state_dict()
+    return {
+        name: (value + theirs[name]) / 2 if value.is_floating_point() else value
+        for name, value in content["ema"].items()
+    }
+
+
+def release(name: str, out: Path, figures: Path | None, *, mean: bool = False) -> None:
+    """Write the best weights of the run `name` to `out`, or their mean with those that it began with.
 
     Raises: DataError for figures of other weights; UsageError or DataError for what cannot be released.
     """
     checkpoint = find_checkpoint(name)
     content = read_checkpoint(checkpoint)
     require_preprocessing(content, checkpoint)
+    if mean:
+        content["ema"] = mean_with_before(ARTIFACTS / name, content)
     measured = read_json(figures) if figures else {}
     digest = weights_digest(halved(content["ema"]))
     if figures and measured.get("weights") != digest:
@@ -93,7 +117,7 @@ def release(name: str, out: Path, figures: Path | None) -> None:
             f"{figures}: figures of the weights {measured.get('weights')}, expected {digest}; measure the file that "
             "this wrote without --figures"
         )
-    training = training_of(ARTIFACTS / name, content)
+    training = training_of(ARTIFACTS / name, content) | {"mean": mean}
     drawn_from = any(run["config"]["font"] for run in stages(training))
     write_released(out, content, LICENCE.format(fonts=FONTS if drawn_from else ""), training, measured)
     load_recognizer(out)
@@ -133,6 +157,7 @@ def _facts(path: Path) -> dict[str, str]:
         "trained on": f"{sum(run['pictures'] for run in runs):,} drawn pictures in {len(runs)} runs, "
         f"{_hours(None if None in times else sum(times))}",
         "fonts drawn from, too": ", ".join(fonts) or "none",
+        "weights": "mean of the last two runs'" if training["mean"] else "the last run's",
         "by": "; ".join(dict.fromkeys(machine for run in runs for machine in run["machines"])),
         "checkpoint chosen by": "drawn handwriting" if training["pack"]["val"].startswith("pen ") else "a pack",
     }
@@ -168,12 +193,13 @@ def main() -> None:
     """Write the file, and the card where it is the one that comes with the package."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", metavar="RUN", help="name of a run in artifacts")
+    parser.add_argument("--mean", action="store_true", help="of its weights and of those that it began with")
     parser.add_argument("--out", type=Path, help="default: the file that comes with the package")
     parser.add_argument("--figures", type=Path, help="what benchmarks/real.py --json wrote")
     given = parser.parse_args()
     try:
         out = given.out or file_of(given.run)
-        release(given.run, out, given.figures)
+        release(given.run, out, given.figures, mean=given.mean)
     except HcrError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

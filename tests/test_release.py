@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
@@ -184,6 +185,31 @@ def test_what_a_run_began_with_is_told(
     for name, message in {"tuned": "only what learnt from drawings", "unknown": "no run.json says what"}.items():
         with pytest.raises(UsageError, match=message):
             script.release(name, tmp_path / "out.safetensors", None)
+
+
+def test_the_mean_of_a_run_and_of_what_it_began_with(
+    script: ModuleType, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here)
+    given = json.loads(Path("artifacts/drawn/run.json").read_text())["config"] | {"seed": 11}
+    first, out = Path("artifacts/drawn/checkpoints/best.pt"), tmp_path / "mean.safetensors"
+    train(given, None, Path("artifacts/on"), Execution(), Watcher(), resume=False, init=first)
+    script.release("on", out, None, mean=True)
+    assert read_released(out)["training"]["mean"] and "| weights | mean of the last two runs' |" in script.card_table(
+        [out]
+    )
+    states = [load_recognizer(path).state_dict() for path in (first, Path("artifacts/on/checkpoints/best.pt"), out)]
+    for one, other, mean in zip(*(state.values() for state in states), strict=True):
+        if one.is_floating_point():
+            assert torch.allclose(mean, (one + other) / 2, rtol=1e-3, atol=1e-6)
+    weights = "backbone.features.1.0.weight"
+    assert not torch.allclose(states[0][weights], states[1][weights], rtol=1e-3)
+
+    with pytest.raises(UsageError, match="drawn: began with no weights that a mean could be taken with"):
+        script.release("drawn", out, None, mean=True)
+    train(given | {"size": 48}, None, Path("artifacts/other"), Execution(), Watcher(), resume=False, init=first)
+    with pytest.raises(UsageError, match="other: began with another network or other characters"):
+        script.release("other", out, None, mean=True)
 
 
 def test_a_run_of_other_characters_needs_a_name_for_its_file(
