@@ -182,6 +182,15 @@ def test_the_compact_network_answers_with_the_mean_of_two_looks_and_learns_from_
     assert torch.equal(seen[-1], ink)
 
 
+def test_the_compact_network_exports_for_batches_of_any_size() -> None:
+    model = Recognizer("compact", SOME, 32).eval()
+    batch = {"images": {0: torch.export.Dim("batch")}}
+    exported = torch.export.export(model, (pictures(2),), dynamic_shapes=batch).module()
+    with torch.inference_mode():
+        for count in (1, 5):
+            assert torch.allclose(exported(pictures(count)), model(pictures(count)), atol=1e-6)
+
+
 def test_compact_weights_that_learnt_without_evening_are_refused(tmp_path: Path) -> None:
     model = Recognizer("compact", SOME, 32)
     older = content(model)

@@ -195,9 +195,8 @@ def test_the_mean_of_a_run_and_of_what_it_began_with(
     first, out = Path("artifacts/drawn/checkpoints/best.pt"), tmp_path / "mean.safetensors"
     train(given, None, Path("artifacts/on"), Execution(), Watcher(), resume=False, init=first)
     script.release("on", out, None, mean=True)
-    assert read_released(out)["training"]["mean"] and "| weights | mean of the last two runs' |" in script.card_table(
-        [out]
-    )
+    assert read_released(out)["training"]["mean"]
+    assert "| weights | mean of the last two runs' |" in script.card_table([out])
     states = [load_recognizer(path).state_dict() for path in (first, Path("artifacts/on/checkpoints/best.pt"), out)]
     for one, other, mean in zip(*(state.values() for state in states), strict=True):
         if one.is_floating_point():

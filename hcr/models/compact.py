@@ -44,11 +44,12 @@ class _Looks(nn.Module):
         self.register_buffer("matrices", matrices, persistent=False)
 
     def forward(self, ink: Tensor) -> Tensor:
+        size = ink.shape[-1]
         with torch.autocast(ink.device.type, enabled=False):
-            matrices = self.matrices.repeat_interleave(len(ink), 0)
-            ink = ink.to(matrices.dtype).repeat(len(LOOKS), 1, 1, 1)
-            places = F.affine_grid(matrices, list(ink.shape), align_corners=False)
-            return F.grid_sample(ink, places, align_corners=False)
+            ink = ink.to(self.matrices.dtype)
+            places = F.affine_grid(self.matrices, [len(LOOKS), 1, size, size], align_corners=False)
+            seen = [F.grid_sample(ink, of.expand(ink.shape[0], -1, -1, -1), align_corners=False) for of in places]
+            return torch.cat(seen)
 
 
 class _Evened(nn.Module):
