@@ -5,8 +5,9 @@
     python pipelines/release.py RUN [--mean] --figures figures.json
 
 RUN is a run in artifacts that learnt from drawn handwriting, of GB2312 or its level 1. With `--mean` the weights are
-the mean of its own and of those that it began with, which may read better than either. The figures are measured on the
-released file itself, so it is written twice; they are taken only if they are of these very weights.
+the mean of its own and of those that it began with, which may know more characters; it may read better than either. The
+figures are measured on the released file itself, so it is written twice; they are taken only if they are of these very
+weights.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from hcr.charset import Charset
 from hcr.errors import DataError, HcrError, UsageError
 from hcr.files import atomic_write, read_json
 from hcr.layout import ARTIFACTS, RELEASED, find_checkpoint
+from hcr.models import Recognizer
+from hcr.models.fine_tuning import transfer
 from hcr.models.released import halved, is_released, read_released, weights_digest, write_released
-from hcr.models.weights import load_recognizer, read_checkpoint, require_preprocessing
+from hcr.models.weights import load_recognizer, read_checkpoint, read_model, require_preprocessing
 
 CARD = Path(__file__).parents[1] / "docs/model-card.md"
 BEGIN, END = "<!-- figures: written by pipelines/release.py -->", "<!-- end of figures -->"
@@ -82,17 +85,19 @@ def stages(training: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def mean_with_before(run: Path, content: dict[str, Any]) -> dict[str, Tensor]:
-    """Give the mean of a run's weights and of those that it began with.
+    """Give the mean of a run's weights and of those that it began with, whose characters may be more.
 
-    Raises: UsageError for a run that began with none, or with those of another network or other characters.
+    Raises: UsageError for a run that began with none, or with those of another size or without some of its characters.
     """
     init = read_json(run / "run.json")["starts"][0]["init"]
     if not init:
         raise UsageError(f"{run}: began with no weights that a mean could be taken with; release it without --mean")
-    before = load_recognizer(Path(init))
-    own = content["characters"], content["arch"], content["size"]
-    if (before.charset.characters, before.arch, before.size) != own:
-        raise UsageError(f"{run}: began with another network or other characters ({init}); release it without --mean")
+    before = Recognizer(content["arch"], Charset(content["characters"]), content["size"])
+    if transfer(before, Path(init)).new or read_model(Path(init))["size"] != content["size"]:
+        raise UsageError(
+            f"{run}: began with weights of another size or without some of its characters ({init}); release it "
+            "without --mean"
+        )
     theirs = before.state_dict()
     return {
         name: (value + theirs[name]) / 2 if value.is_floating_point() else value

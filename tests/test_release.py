@@ -207,8 +207,31 @@ def test_the_mean_of_a_run_and_of_what_it_began_with(
     with pytest.raises(UsageError, match="drawn: began with no weights that a mean could be taken with"):
         script.release("drawn", out, None, mean=True)
     train(given | {"size": 48}, None, Path("artifacts/other"), Execution(), Watcher(), resume=False, init=first)
-    with pytest.raises(UsageError, match="other: began with another network or other characters"):
+    with pytest.raises(UsageError, match="other: began with weights of another size or without some of its characters"):
         script.release("other", out, None, mean=True)
+
+
+def test_a_mean_with_weights_of_more_characters_or_fewer(
+    script: ModuleType, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here)
+    given = json.loads(Path("artifacts/drawn/run.json").read_text())["config"]
+    whole = load_recognizer(Path("artifacts/drawn/checkpoints/best.pt"))
+    Path("fewer.txt").write_text("\n".join(whole.charset.characters[1:4]), "utf-8")
+    fewer, out = Path("artifacts/fewer/checkpoints/best.pt"), tmp_path / "mean.safetensors"
+    for run, charset, init in (
+        ("fewer", str(Path("fewer.txt").resolve()), Path("artifacts/drawn/checkpoints/best.pt")),
+        ("more", given["charset"], fewer),
+    ):
+        settings = given | {"charset": charset, "seed": 12}
+        train(settings, None, Path("artifacts") / run, Execution(), Watcher(), resume=False, init=init)
+    script.release("fewer", out, None, mean=True)
+    mean, own = load_recognizer(out), load_recognizer(fewer)
+    rows = "backbone.head.2.weight"
+    expected = (own.state_dict()[rows] + whole.state_dict()[rows][1:4]) / 2
+    assert torch.allclose(mean.state_dict()[rows], expected, rtol=1e-3, atol=1e-6)
+    with pytest.raises(UsageError, match="more: began with weights of another size or without some of its characters"):
+        script.release("more", out, None, mean=True)
 
 
 def test_a_run_of_other_characters_needs_a_name_for_its_file(
