@@ -310,7 +310,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     good = content(Recognizer("compact", SOME, 32))
     torch.save(good | {"characters": "一丁七"}, path)
-    with pytest.raises(DataError, match=r"head\.2\.weight is \[5, 384\], expected \[3, 384\]"):
+    with pytest.raises(DataError, match=r"head\.2\.weight is \[5, 320\], expected \[3, 320\]"):
         load_recognizer(path)
     torch.save(good | {"ema": {}}, path)
     with pytest.raises(DataError, match="is only in the model"):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 DIRECTIONS = 8
-WIDTHS = (32, 64, 160, 384)  # of the maps of 32, 16, 8 and 4 pixels a side, for pictures of 64
+WIDTHS = (32, 64, 128, 320)  # of the maps of 32, 16, 8 and 4 pixels a side, for pictures of 64
 # Of whole channels, before the second convolution of each width but the first. Growing with depth, as in Graham 2013,
 # "Sparse arrays of signatures for online character recognition": deep layers learn the few samples of a class by heart.
 DROPOUTS = (0.05, 0.1, 0.15)
