@@ -206,9 +206,6 @@ def test_the_mean_of_a_run_and_of_what_it_began_with(
 
     with pytest.raises(UsageError, match="drawn: began with no weights that a mean could be taken with"):
         script.release("drawn", out, None, mean=True)
-    train(given | {"size": 48}, None, Path("artifacts/other"), Execution(), Watcher(), resume=False, init=first)
-    with pytest.raises(UsageError, match="other: began with weights of another size or without some of its characters"):
-        script.release("other", out, None, mean=True)
 
 
 def test_a_mean_with_weights_of_more_characters_or_fewer(
@@ -230,7 +227,7 @@ def test_a_mean_with_weights_of_more_characters_or_fewer(
     rows = "backbone.head.2.weight"
     expected = (own.state_dict()[rows] + whole.state_dict()[rows][1:4]) / 2
     assert torch.allclose(mean.state_dict()[rows], expected, rtol=1e-3, atol=1e-6)
-    with pytest.raises(UsageError, match="more: began with weights of another size or without some of its characters"):
+    with pytest.raises(UsageError, match="more: began with weights that lack some of its characters"):
         script.release("more", out, None, mean=True)
 
 
