@@ -126,6 +126,9 @@ def test_the_compact_network_sees_hands_of_other_proportions_alike() -> None:
         for one, other in ((narrow, wide), (evened(narrow), evened(wide)))
     ]
     assert apart[1] < 0.7 * apart[0], apart
+    # Crowded strokes get room from those that stand alone.
+    first, second, third, last = middles(evened(narrow))
+    assert second - first > 7 and third - second > 7 and last - third < 24
     # Level strokes are spread as upright ones are.
     assert torch.allclose(evened(narrow.transpose(2, 3)), evened(narrow).transpose(2, 3), atol=1e-5)
 
