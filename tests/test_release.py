@@ -144,7 +144,9 @@ def test_a_run_is_released_with_its_recipe_and_figures(
     assert training["pictures"] == 80 and len(training["machines"]) == 1
     assert re.fullmatch(rf"Linux {os.uname().machine}.*, \d+ threads", training["machines"][0])
     assert training["validation"]["val_n"] == 20 and training["pack"]["train"].startswith("pen ")
+    assert training["mean"] is False
     table = script.card_table([out])
+    assert "| weights | the last run's |" in table
     assert "not yet measured" in table and "| trained on | 80 drawn pictures in 1 runs, " in table
 
     command = [sys.executable, str(ROOT / "benchmarks/real.py"), str(corpus_folder), "--weights", str(out)]
