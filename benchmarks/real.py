@@ -31,6 +31,7 @@ from hcr.charset import Charset
 from hcr.corpus.gnt import read_gnt
 from hcr.corpus.sample import Sample
 from hcr.evaluation import Predictions, confusions, summarise
+from hcr.evaluation.calibration import calibrate
 from hcr.files import write_json
 from hcr.glyph import fit_square, to_paper
 from hcr.layout import RELEASED
@@ -142,6 +143,8 @@ def measure(
         "top1_interval": [round(bound, 6) for bound in summary.top1_interval],
         "top5_interval": [round(bound, 6) for bound in summary.top5_interval],
         "macro_recall": round(summary.macro_recall, 6),
+        "mean_score": round(float(predictions.score[:, 0].mean()), 6),
+        "calibration_error": round(calibrate(predictions).ece, 6),
         "ms_1": round(milliseconds(lambda: predictor.predict(batch[:1]), 1, repeats), 3),
         "ms_64": round(milliseconds(lambda: predictor.predict(batch), 64, max(1, repeats // 20)), 3),
         "ms_fitting": round(milliseconds(lambda: fit_square(to_paper(first), model.size), 1, repeats), 3),
@@ -174,6 +177,8 @@ def main() -> None:
             f"{figures['n']:,} of {figures['characters']:,} characters; {figures['left_out']:,} of others left out",
         ],
         ["possible answers", f"{figures['classes']:,}"],
+        ["score of the answer, mean", f"{figures['mean_score']:.2%}"],
+        ["calibration error", f"{figures['calibration_error']:.2%}"],
         ["file", f"{given.weights.stat().st_size / 1e6:.2f} MB"],
         ["ms a picture, one at a time", f"{figures['ms_1']:.2f}, and {figures['ms_fitting']:.2f} to fit it"],
         ["ms a picture, 64 at a time", f"{figures['ms_64']:.2f}"],

@@ -1,13 +1,14 @@
 """Release a run: its weights into one file that comes with the package, its figures into the model card.
 
-    python pipelines/release.py RUN [--mean]
+    python pipelines/release.py RUN [--mean OTHER …]
     python benchmarks/real.py FOLDER --json figures.json
-    python pipelines/release.py RUN [--mean] --figures figures.json
+    python pipelines/release.py RUN [--mean OTHER …] --figures figures.json
 
 RUN is a run in artifacts that learnt from drawn handwriting, of GB2312 or its level 1. With `--mean` the weights are
-the mean of its own and of those that it began with, which may know more characters; it may read better than either. The
-figures are measured on the released file itself, so it is written twice; they are taken only if they are of these very
-weights.
+the mean of its own and of those of other runs that go back to the same weights; it may read better than each of them.
+Label smoothing leaves a network's scores too low; the released one's are probabilities, of drawn handwriting at least.
+The figures are measured on the released file itself, so it is written twice; they are taken only if they are of these
+very weights.
 """
 
 from __future__ import annotations
@@ -19,16 +20,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hcr.charset import Charset
 from hcr.errors import DataError, HcrError, UsageError
+from hcr.feed.drawn import VALIDATION_WRITERS, DrawnBatches
+from hcr.feed.order import SequentialBatches
 from hcr.files import atomic_write, read_json
 from hcr.layout import ARTIFACTS, RELEASED, find_checkpoint
 from hcr.models import Recognizer
-from hcr.models.fine_tuning import transfer
+from hcr.models.fine_tuning import classifier, transfer
 from hcr.models.released import halved, is_released, read_released, weights_digest, write_released
-from hcr.models.weights import load_recognizer, read_checkpoint, require_preprocessing
+from hcr.models.weights import load_recognizer, load_weights, read_checkpoint, require_preprocessing
+from hcr.pen.degrade import degrade
 
 CARD = Path(__file__).parents[1] / "docs/model-card.md"
 BEGIN, END = "<!-- figures: written by pipelines/release.py -->", "<!-- end of figures -->"
@@ -36,6 +42,8 @@ LICENCE = (
     "Apache-2.0. Learnt from handwriting that was drawn from stroke medians (hcr/pen/strokes.bin, under the Arphic "
     "Public License){fonts}; the weights hold nothing of them."
 )
+CALIBRATED_BY = 2048  # drawn pictures
+SHARPEST = 32.0  # what logits are multiplied by at most, and divided by
 FONTS = " and from the outlines of the fonts that the recipe names"
 
 
@@ -79,42 +87,77 @@ def _before(weights: Path) -> dict[str, Any]:
 
 
 def stages(training: dict[str, Any]) -> list[dict[str, Any]]:
-    """Give a training's runs, the first one first."""
-    before = training["before"]
-    return [*(stages(before) if before else ()), training]
+    """Give the runs that went into a training, each once, the first one first; of a mean, those of all."""
+    runs = []
+    for earlier in [training["before"], *training.get("mean_with", ())]:
+        runs += stages(earlier) if earlier else []
+    own = {key: value for key, value in training.items() if key not in {"before", "mean_with", "temperature"}}
+    return [run for place, run in enumerate([*runs, own]) if run not in runs[:place]]
 
 
-def mean_with_before(run: Path, content: dict[str, Any]) -> dict[str, Tensor]:
-    """Give the mean of a run's weights and of those that it began with, whose characters may be more.
+def mean_with(content: dict[str, Any], others: Sequence[str]) -> dict[str, Tensor]:
+    """Give the mean of a run's weights and of those of other runs, which may know more characters.
 
-    Raises: UsageError for a run that began with none, or with those that lack some of its characters; what `transfer`
-    raises.
+    Raises: UsageError for a run that lacks some of the characters; what `find_checkpoint` and `transfer` raise.
     """
-    init = read_json(run / "run.json")["starts"][0]["init"]
-    if not init:
-        raise UsageError(f"{run}: began with no weights that a mean could be taken with; release it without --mean")
-    before = Recognizer(content["arch"], Charset(content["characters"]), content["size"])
-    if transfer(before, Path(init)).new:
-        raise UsageError(
-            f"{run}: began with weights that lack some of its characters ({init}); release it without --mean"
-        )
-    theirs = before.state_dict()
+    states = [content["ema"]]
+    for other in others:
+        model = Recognizer(content["arch"], Charset(content["characters"]), content["size"])
+        if lacking := transfer(model, find_checkpoint(other)).new:
+            raise UsageError(f"{ARTIFACTS / other}: lacks {lacking:,} of the characters; leave it out of the mean")
+        states.append(model.state_dict())
     return {
-        name: (value + theirs[name]) / 2 if value.is_floating_point() else value
+        name: torch.stack([state[name] for state in states]).mean(0) if value.is_floating_point() else value
         for name, value in content["ema"].items()
     }
 
 
-def release(name: str, out: Path, figures: Path | None, *, mean: bool = False) -> None:
-    """Write the best weights of the run `name` to `out`, or their mean with those that it began with.
+def temperature(model: Recognizer, seed: int) -> float:
+    """Give what a model's logits are to be divided by so that its scores are probabilities, to two decimals.
+
+    The likeliest one for degraded pictures by CALIBRATED_BY drawn writers of whom no training learns. The answers stay
+    as they are. Source: Guo et al. 2017, "On calibration of modern neural networks".
+    """
+    batches = DrawnBatches(
+        model.charset.characters,
+        SequentialBatches(CALIBRATED_BY, 256),
+        writers=VALIDATION_WRITERS,
+        seed=seed,
+        size=model.size,
+    )
+    model.eval()
+    with torch.inference_mode():
+        answers = [
+            (model(degrade(batch.images, seed=seed, step=step)), batch.labels) for step, batch in enumerate(batches)
+        ]
+        logits, labels = (torch.cat(parts) for parts in zip(*answers, strict=True))
+        low, high = 1 / SHARPEST, SHARPEST
+        while high - low > 1e-3 * low:  # the loss is convex in the factor
+            third = (high - low) / 3
+            if F.cross_entropy((low + third) * logits, labels) < F.cross_entropy((high - third) * logits, labels):
+                high -= third
+            else:
+                low += third
+    return round(2 / (low + high), 2)
+
+
+def release(name: str, out: Path, figures: Path | None, *, others: Sequence[str] = ()) -> None:
+    """Write the best weights of the run `name` to `out`, or their mean with those of `others`.
 
     Raises: DataError for figures of other weights; UsageError or DataError for what cannot be released.
     """
     checkpoint = find_checkpoint(name)
     content = read_checkpoint(checkpoint)
     require_preprocessing(content, checkpoint)
-    if mean:
-        content["ema"] = mean_with_before(ARTIFACTS / name, content)
+    training = training_of(ARTIFACTS / name, content)
+    training["mean_with"] = [
+        training_of(ARTIFACTS / other, read_checkpoint(find_checkpoint(other))) for other in others
+    ]
+    content["ema"] = mean_with(content, others)
+    model = Recognizer(content["arch"], Charset(content["characters"]), content["size"])
+    load_weights(model, content["ema"], checkpoint)
+    training["temperature"] = temperature(model, content["config"]["seed"])
+    content["ema"] |= {key: content["ema"][key] / training["temperature"] for key in classifier(model)}
     measured = read_json(figures) if figures else {}
     digest = weights_digest(halved(content["ema"]))
     if figures and measured.get("weights") != digest:
@@ -122,7 +165,6 @@ def release(name: str, out: Path, figures: Path | None, *, mean: bool = False) -
             f"{figures}: figures of the weights {measured.get('weights')}, expected {digest}; measure the file that "
             "this wrote without --figures"
         )
-    training = training_of(ARTIFACTS / name, content) | {"mean": mean}
     drawn_from = any(run["config"]["font"] for run in stages(training))
     write_released(out, content, LICENCE.format(fonts=FONTS if drawn_from else ""), training, measured)
     load_recognizer(out)
@@ -158,11 +200,12 @@ def _facts(path: Path) -> dict[str, str]:
         "top-5": "not yet measured",
         "measured on": "not yet measured",
         "hardest": "not yet measured",
+        "scores": "not yet measured",
         "time a picture": "not yet measured",
         "trained on": f"{sum(run['pictures'] for run in runs):,} drawn pictures in {len(runs)} runs, "
         f"{_hours(None if None in times else sum(times))}",
         "fonts drawn from, too": ", ".join(fonts) or "none",
-        "weights": "mean of the last two runs'" if training["mean"] else "the last run's",
+        "weights": f"mean of {len(training['mean_with']) + 1} runs'" if training["mean_with"] else "the last run's",
         "by": "; ".join(dict.fromkeys(machine for run in runs for machine in run["machines"])),
         "checkpoint chosen by": "drawn handwriting" if training["pack"]["val"].startswith("pen ") else "a pack",
     }
@@ -174,6 +217,7 @@ def _facts(path: Path) -> dict[str, str]:
             "measured on": f"{figures['n']:,} pictures of {figures['characters']:,} characters in real handwriting, "
             f"all {figures['classes']:,} being possible answers",
             "hardest": ", ".join(f"{row['char']} {row['top1']:.0%}" for row in figures["worst"]),
+            "scores": f"{figures['mean_score']:.1%} on the mean, calibration error {figures['calibration_error']:.1%}",
             "time a picture": f"{figures['ms_1']:.1f} ms one at a time, {figures['ms_64']:.1f} ms 64 at a time, on "
             f"one core of {figures['machine']}",
         }
@@ -198,13 +242,15 @@ def main() -> None:
     """Write the file, and the card where it is the one that comes with the package."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", metavar="RUN", help="name of a run in artifacts")
-    parser.add_argument("--mean", action="store_true", help="of its weights and of those that it began with")
+    parser.add_argument(
+        "--mean", metavar="OTHER", nargs="+", default=(), help="of its weights and of those of these runs"
+    )
     parser.add_argument("--out", type=Path, help="default: the file that comes with the package")
     parser.add_argument("--figures", type=Path, help="what benchmarks/real.py --json wrote")
     given = parser.parse_args()
     try:
         out = given.out or file_of(given.run)
-        release(given.run, out, given.figures, mean=given.mean)
+        release(given.run, out, given.figures, others=given.mean)
     except HcrError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

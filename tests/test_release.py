@@ -19,10 +19,14 @@ from PIL import Image
 from hcr.charset import Charset
 from hcr.cli.predict import main as hcr_predict
 from hcr.errors import DataError, UsageError
+from hcr.feed.drawn import TRAINING_WRITERS, DrawnBatches
+from hcr.feed.order import SequentialBatches
 from hcr.glyph import PREPROCESSING
 from hcr.layout import RELEASED
-from hcr.models import load_recognizer
+from hcr.models import Recognizer, load_recognizer
+from hcr.models.fine_tuning import classifier, transfer
 from hcr.models.released import read_released, weights_digest
+from hcr.pen.degrade import degrade
 from hcr.training import Execution, train
 from tests.runs import GIVEN, Watcher, load_script
 from tests.test_docs import described
@@ -144,7 +148,7 @@ def test_a_run_is_released_with_its_recipe_and_figures(
     assert training["pictures"] == 80 and len(training["machines"]) == 1
     assert re.fullmatch(rf"Linux {os.uname().machine}.*, \d+ threads", training["machines"][0])
     assert training["validation"]["val_n"] == 20 and training["pack"]["train"].startswith("pen ")
-    assert training["mean"] is False
+    assert training["mean_with"] == [] and training["temperature"] > 0
     table = script.card_table([out])
     assert "| weights | the last run's |" in table
     assert "not yet measured" in table and "| trained on | 80 drawn pictures in 1 runs, " in table
@@ -157,6 +161,7 @@ def test_a_run_is_released_with_its_recipe_and_figures(
     assert read_released(out)["figures"] == measured
     assert set(measured) | set(measured["worst"][0]) <= described("Released weights")
     table = script.card_table([out])
+    assert f"| scores | {measured['mean_score']:.1%} on the mean, calibration error " in table
     assert f"| top-1 | {measured['top1']:.2%} (" in table and f"| top-5 | {measured['top5']:.2%} |" in table
     assert "| measured on | 120 pictures of 12 characters in real handwriting, all 12 being possible" in table
 
@@ -189,25 +194,30 @@ def test_what_a_run_began_with_is_told(
             script.release(name, tmp_path / "out.safetensors", None)
 
 
-def test_the_mean_of_a_run_and_of_what_it_began_with(
-    script: ModuleType, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_mean_of_runs(script: ModuleType, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(here)
-    given = json.loads(Path("artifacts/drawn/run.json").read_text())["config"] | {"seed": 11}
-    first, out = Path("artifacts/drawn/checkpoints/best.pt"), tmp_path / "mean.safetensors"
-    train(given, None, Path("artifacts/on"), Execution(), Watcher(), resume=False, init=first)
-    script.release("on", out, None, mean=True)
-    assert read_released(out)["training"]["mean"]
-    assert "| weights | mean of the last two runs' |" in script.card_table([out])
-    states = [load_recognizer(path).state_dict() for path in (first, Path("artifacts/on/checkpoints/best.pt"), out)]
-    for one, other, mean in zip(*(state.values() for state in states), strict=True):
-        if one.is_floating_point():
-            assert torch.allclose(mean, (one + other) / 2, rtol=1e-3, atol=1e-6)
-    weights = "backbone.features.1.0.weight"
-    assert not torch.allclose(states[0][weights], states[1][weights], rtol=1e-3)
-
-    with pytest.raises(UsageError, match="drawn: began with no weights that a mean could be taken with"):
-        script.release("drawn", out, None, mean=True)
+    given = json.loads(Path("artifacts/drawn/run.json").read_text())["config"]
+    weights = {name: Path("artifacts", name, "checkpoints/best.pt") for name in ("drawn", "on", "off")}
+    for name, seed in {"on": 11, "off": 12}.items():
+        settings = given | {"seed": seed}
+        train(settings, None, Path("artifacts", name), Execution(), Watcher(), resume=False, init=weights["drawn"])
+    out = tmp_path / "mean.safetensors"
+    script.release("on", out, None, others=["off", "drawn"])
+    training = read_released(out)["training"]
+    assert [run["config"]["seed"] for run in training["mean_with"]] == [12, GIVEN["seed"]]
+    assert [run["config"]["seed"] for run in script.stages(training)] == [GIVEN["seed"], 12, 11]
+    table = script.card_table([out])
+    assert "| weights | mean of 3 runs' |" in table and "| trained on | 240 drawn pictures in 3 runs, " in table
+    divisor = dict.fromkeys(classifier(load_recognizer(out)), training["temperature"])
+    mean, *states = (load_recognizer(path).state_dict() for path in (out, *weights.values()))
+    for key, value in mean.items():
+        if value.is_floating_point():
+            expected = sum(state[key] for state in states) / 3 / divisor.get(key, 1)
+            assert torch.allclose(value, expected, rtol=1e-3, atol=1e-6)
+    assert not any(
+        torch.allclose(state["backbone.features.1.0.weight"], states[0]["backbone.features.1.0.weight"], rtol=1e-3)
+        for state in states[1:]
+    )
 
 
 def test_a_mean_with_weights_of_more_characters_or_fewer(
@@ -217,20 +227,42 @@ def test_a_mean_with_weights_of_more_characters_or_fewer(
     given = json.loads(Path("artifacts/drawn/run.json").read_text())["config"]
     whole = load_recognizer(Path("artifacts/drawn/checkpoints/best.pt"))
     Path("fewer.txt").write_text("\n".join(whole.charset.characters[1:4]), "utf-8")
-    fewer, out = Path("artifacts/fewer/checkpoints/best.pt"), tmp_path / "mean.safetensors"
-    for run, charset, init in (
-        ("fewer", str(Path("fewer.txt").resolve()), Path("artifacts/drawn/checkpoints/best.pt")),
-        ("more", given["charset"], fewer),
-    ):
-        settings = given | {"charset": charset, "seed": 12}
-        train(settings, None, Path("artifacts") / run, Execution(), Watcher(), resume=False, init=init)
-    script.release("fewer", out, None, mean=True)
-    mean, own = load_recognizer(out), load_recognizer(fewer)
+    settings = given | {"charset": str(Path("fewer.txt").resolve()), "seed": 13}
+    began = Path("artifacts/drawn/checkpoints/best.pt")
+    train(settings, None, Path("artifacts/fewer"), Execution(), Watcher(), resume=False, init=began)
+    out = tmp_path / "mean.safetensors"
+    script.release("fewer", out, None, others=["drawn"])
+    mean, own = load_recognizer(out), load_recognizer(Path("artifacts/fewer/checkpoints/best.pt"))
     rows = "backbone.head.2.weight"
     expected = (own.state_dict()[rows] + whole.state_dict()[rows][1:4]) / 2
+    expected /= read_released(out)["training"]["temperature"]
     assert torch.allclose(mean.state_dict()[rows], expected, rtol=1e-3, atol=1e-6)
-    with pytest.raises(UsageError, match="more: began with weights that lack some of its characters"):
-        script.release("more", out, None, mean=True)
+    with pytest.raises(UsageError, match="fewer: lacks 9 of the characters; leave it out of the mean"):
+        script.release("drawn", out, None, others=["fewer"])
+
+
+def test_scores_are_made_probabilities(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "CALIBRATED_BY", 1024)
+    model = Recognizer("compact", Charset(Charset.level1().characters[:300]), 64)
+    transfer(model, RELEASED["level1"])
+    divisor = script.temperature(model, seed=0)
+    with torch.no_grad():
+        for key, value in model.state_dict().items():
+            if key in classifier(model):
+                value *= 3 / divisor
+    assert script.temperature(model, seed=0) == pytest.approx(3, abs=0.01)
+
+    batches = DrawnBatches(
+        model.charset.characters, SequentialBatches(512, 256), writers=TRAINING_WRITERS, seed=1, size=model.size
+    )
+    score, hit = [], []
+    with torch.inference_mode():
+        for step, batch in enumerate(batches):
+            best = (model(degrade(batch.images, seed=1, step=step)) / 3).softmax(1).max(1)
+            score.append(best.values)
+            hit.append(best.indices == batch.labels)
+    # The accuracy of 512 pictures has a standard error of a point.
+    assert float(torch.cat(score).mean()) == pytest.approx(float(torch.cat(hit).float().mean()), abs=0.03)
 
 
 def test_a_run_of_other_characters_needs_a_name_for_its_file(
@@ -242,12 +274,14 @@ def test_a_run_of_other_characters_needs_a_name_for_its_file(
 
 
 def test_what_learnt_from_a_pack_is_not_released(
-    script: ModuleType, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    script: ModuleType, here: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(whole, "artifacts/packed")
-    with pytest.raises(UsageError, match="only what learnt from drawings can be released"):
-        script.release("packed", tmp_path / "out.safetensors", None)
+    shutil.copytree(here / "artifacts/drawn", "artifacts/drawn")
+    for name, others in {"packed": [], "drawn": ["packed"]}.items():
+        with pytest.raises(UsageError, match=r"packed: learnt from .*; only what learnt from drawings can be released"):
+            script.release(name, tmp_path / "out.safetensors", None, others=others)
     assert not (tmp_path / "out.safetensors").exists()
 
 

@@ -49,7 +49,7 @@ def transfer(model: Recognizer, path: Path) -> Transfer:
     to = torch.tensor([model.charset.label(char) for char in shared])
     of = torch.tensor([theirs.label(char) for char in shared])
     state, own = dict(content["ema"]), model.state_dict()
-    for key in _classifier(model) & state.keys():
+    for key in classifier(model) & state.keys():
         expected = [len(theirs), *own[key].shape[1:]]
         if list(state[key].shape) != expected:
             raise DataError(f"{path}: weights of another model: {key} is {list(state[key].shape)}, expected {expected}")
@@ -67,8 +67,8 @@ def transfer(model: Recognizer, path: Path) -> Transfer:
     return Transfer(len(shared), len(model.charset) - len(shared), len(theirs) - len(shared))
 
 
-def _classifier(model: Recognizer) -> set[str]:
-    """Find the tensors with a row a class: those that change with the number of classes, be it one layer or two."""
+def classifier(model: Recognizer) -> set[str]:
+    """Name the tensors with a row a class: those that change with the number of classes, be it one layer or two."""
     with torch.random.fork_rng(devices=[]):
         wider = build_backbone(model.arch, len(model.charset) + 1, model.size).state_dict()
     own = model.backbone.state_dict()
