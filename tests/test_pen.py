@@ -21,7 +21,7 @@ from hcr.pen.chance import keyed, normal, uniform
 from hcr.pen.exact import decay, growth, turning
 from hcr.pen.hand import Hands
 from hcr.pen.render import render
-from hcr.pen.write import write
+from hcr.pen.write import reaching, write
 from tests.runs import load_script
 
 ROOT = Path(__file__).parents[1]
@@ -207,6 +207,23 @@ def test_pictures_look_like_pen_on_paper(pen: Pen) -> None:
     assert ink.min() > 0.01 and ink.max() < 0.6 and 0.08 < ink.mean() < 0.3
     darkest = pictures.flatten(1).amin(1)
     assert darkest.max() < 200 and darkest.float().mean() < 60
+
+
+def test_few_strokes_reach_farther_or_less_far_than_their_length() -> None:
+    line = torch.linspace(0.2, 0.6, 9)
+    stroke = torch.stack([line, line], 1).unfold(0, 5, 4).transpose(1, 2)  # two rows of five points
+    ends = stroke[:1, 0].expand(2, 2), stroke[1:, -1].expand(2, 2)
+    amount, start = torch.tensor([1.0, -2.0, 9.0]), torch.tensor([True, False, True])
+    length = []
+    for by, forward in zip(amount, start, strict=True):
+        reached = reaching(stroke, ends, by.expand(2), forward.expand(2))
+        torch.testing.assert_close(reached[0, -1], reached[1, 0], msg="the stroke stays in one piece")
+        stays = (reached[0, 0], stroke[0, 0]) if forward else (reached[1, -1], stroke[1, -1])
+        torch.testing.assert_close(*stays)
+        length.append(float((reached[1, -1, 0] - reached[0, 0, 0]) / 0.4))
+    assert 1 < length[0] < 1.05, "most are left alone"
+    assert 0.6 < length[1] < 0.8
+    assert 1.3 < length[2] < 1.6, "however much by, not twice as long"
 
 
 def test_character_keeps_its_shape() -> None:

@@ -49,6 +49,7 @@ def test_effects_do_what_they_are_named_after(pictures: torch.Tensor) -> None:
     assert mean["move"] < 0.95 and mean["tint"] > 1.1 and mean["specks"] > 1.002 and mean["lines"] > 1.02
     assert mean["blur"] == pytest.approx(1, abs=0.02) and mean["coarse"] == pytest.approx(1, abs=0.05)
     assert mean["compress"] == pytest.approx(1, abs=0.1) and mean["noise"] == pytest.approx(1, abs=0.05)
+    assert amount["thinner"].sum((1, 2, 3)).div(ink.sum((1, 2, 3))).min() < 0.45, "lines of 3 pixels lose 2 of them"
     grey = ((ink > 0.2) & (ink < 0.8)).float().mean()
     hard = amount["harden"]
     assert ((hard > 0.2) & (hard < 0.8)).float().mean() < 0.7 * grey and (hard[ink == 0] == 0).all()

@@ -63,7 +63,7 @@ def test_what_goes_around_is_a_half_of_its_own() -> None:
         ("speech", "说话语许", "木江"),
         ("grass", "草花英苦", "木江"),
         ("bamboo", "笔答等筒", "木江容空"),
-        ("roof", "安宁写军字容空", "木江虫"),
+        ("roof", "写军冠", "木江虫主"),
         ("thread", "红经给丝", "木江"),
         ("heart", "想忘急", "快江"),
         ("ear", "院都阳那即", "子孩存江"),
@@ -73,12 +73,27 @@ def test_what_goes_around_is_a_half_of_its_own() -> None:
         ("side_tree", "想和秋", "木江未"),
         ("pair_of_dots", "快羊头", "木口"),
         ("legs", "木林只共", "口江"),
+        ("lid", "主言广高宝文安宁字容空", "木江小型写"),
+        ("foot", "是走定题", "木江生止"),
+        ("step", "得往行", "你江"),
+        ("base", "土坐生江", "木河十打"),
     ],
 )
 def test_rules_find_their_components(rule: str, having: str, lacking: str) -> None:
     found = {char: {RULES[site.rule].__name__ for site in sites_of(written(char))} for char in having + lacking}
     assert [char for char in having if rule not in found[char]] == [], found
     assert [char for char in lacking if rule in found[char]] == []
+
+
+def test_a_fast_hand_lets_the_dot_above_a_level_stroke_reach_it() -> None:
+    strokes = written("主")
+    (site,) = [site for site in sites_of(strokes) if RULES[site.rule].__name__ == "lid"]
+    level = strokes[1].line[:, 1].mean()
+    lowest = [max(point[1] for point in lines[0].knots) for _, lines in site.alternatives]
+    assert min(lowest) < level - 0.03, "a dash stays above it"
+    assert max(lowest) > level + 0.03, "a few go through it"
+    roofed = next(site for site in sites_of(written("宝")) if RULES[site.rule].__name__ == "lid")
+    assert roofed.strokes == 3, "the dot and the roof are one component"
 
 
 def test_sites_share_no_stroke_and_their_lines_stay_near_the_box() -> None:

@@ -17,21 +17,21 @@ from torch import Tensor
 from hcr.pen.chance import keyed, normal, uniform
 
 BOLDER = 2.5  # pixels at most at 64, on each side of a stroke
-THINNER = 0.85  # how far towards the faintest of the 3 × 3 pixels around
+THINNER = 1.4  # and so many off each side at most
 FAINTEST = 0.2  # of full ink
 LOST = 0.45  # darkness that scanners lose of faint ink, of full ink
-COARSEST = 14  # pixels a side, for pictures blown up from few pixels
+COARSEST = 16  # pixels a side, for pictures blown up from few pixels
 SMALLEST = 0.65  # sides of the square that the ink fills where it is small
 CUT = 0.1  # of a side, what a crop may cut off
 SHARES = {
     "move": 0.2,
     "crop": 0.06,
     "bolder": 0.13,
-    "thinner": 0.13,
+    "thinner": 0.15,
     "lose": 0.06,
     "tone": 0.15,
     "harden": 0.16,
-    "coarse": 0.22,
+    "coarse": 0.26,
     "blur": 0.12,
     "lines": 0.05,
     "specks": 0.08,
@@ -105,8 +105,12 @@ def _bolder(ink: Tensor, key: Tensor) -> Tensor:
 
 
 def _thinner(ink: Tensor, key: Tensor) -> Tensor:
-    thin = ink + (_around(ink, -1.0) - ink) * _amount(key, 0.2, THINNER)
-    return thin / thin.amax((2, 3), keepdim=True).clamp(min=0.25)
+    most = THINNER * ink.shape[-1] / 64
+    left = _amount(key, 0.2, most)
+    for _ in range(math.ceil(most)):
+        ink = ink + (_around(ink, -1.0) - ink) * left.clamp(0, 1)
+        left = left - 1
+    return ink / ink.amax((2, 3), keepdim=True).clamp(min=0.25)
 
 
 def _lose(ink: Tensor, key: Tensor) -> Tensor:
@@ -133,7 +137,7 @@ def _coarse(ink: Tensor, key: Tensor) -> Tensor:
     size = ink.shape[-1]
     groups = []
     for number, group in enumerate(ink.chunk(4)):
-        pixels = min(size, COARSEST + 7 * number)
+        pixels = min(size, COARSEST + 5 * number)
         small = F.interpolate(group, size=(pixels, pixels), mode="bilinear", antialias=True, align_corners=False)
         groups.append(F.interpolate(small, size=(size, size), mode="bilinear", align_corners=False))
     return torch.cat(groups)

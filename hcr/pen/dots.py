@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hcr.pen.forms import Found, New, between, body, knots
-from hcr.pen.skeleton import DOT, NA, PIE, SHU, TI, Stroke
+from hcr.pen.forms import Found, New, between, body, knots, moved
+from hcr.pen.skeleton import DOT, HENG, NA, PIE, SHU, TI, Stroke
 
 
 def water(strokes: Sequence[Stroke], first: int) -> Found | None:
@@ -162,4 +162,53 @@ def roof(strokes: Sequence[Stroke], first: int) -> Found | None:
         (0.16, [New([left.end, head, *knots(top)[1:]])]),
         (0.12, [New(knots(left)), New(body(top))]),
         (0.1, [New([head, *knots(top)[1:]])]),
+        (0.08, [New([left.start, moved(left.end, -0.02, 0.16)]), New(body(top))]),
+    ]
+
+
+def lid(strokes: Sequence[Stroke], first: int) -> Found | None:
+    """亠 and the dot of 宀, 广, 主, above a level stroke: an upright onto it or through it, a dash, or joined to it."""
+    if first + 1 >= len(strokes) or strokes[first].kind != DOT:
+        return None
+    dot, level = strokes[first : first + 2]
+    roofed = is_roof(strokes, first + 1)
+    if roofed:
+        if first + 2 >= len(strokes):
+            return None
+        level = strokes[first + 2]
+    elif level.kind != HENG or level.hooked:
+        return None
+    begin, end = level.start, level.at(1)
+    along = (dot.end[0] - begin[0]) / max(0.05, end[0] - begin[0])
+    on = between(begin, end, along)
+    if not 0.15 < along < 0.85 or not -0.03 < on[1] - dot.end[1] < 0.16 or np.hypot(*(dot.end - dot.start)) > 0.24:
+        return None
+    top = np.array([between(dot.start, dot.end)[0], dot.start[1]])
+    upright, through = [top, moved(on, 0, 0.01)], [top, moved(on, 0, 0.07)]
+    if not roofed:
+        dash = [moved(between(top, on, 0.5), -0.09, 0.01), moved(between(top, on, 0.5), 0.09, -0.01)]
+        line = New(knots(level))
+        return 2, [
+            (0.2, [New(upright), line]),
+            (0.16, [New(through), line]),
+            (0.14, [New(knots(dot), 2), line]),
+            (0.1, [New(upright, 2), line]),
+            (0.1, [New(dash, 0.5), line]),
+        ]
+    left = strokes[first + 1]
+    head, foot = between(left.start, level.start), moved(left.end, -0.02, 0.16)
+    cover = [head, *knots(level)[1:]]
+    over = [left.end, head, *knots(level)[1:]]
+    return 3, [
+        (0.14, [New(knots(dot)), New(knots(left), 2), New(knots(level))]),
+        (0.08, [New(upright), New(knots(left), 2), New(knots(level))]),
+        (0.08, [New(knots(dot)), New(over)]),
+        (0.06, [New(upright), New(over)]),
+        (0.06, [New(knots(dot)), New([left.start, foot]), New(body(level))]),
+        (0.06, [New(upright), New([left.start, foot], 1), New(knots(level))]),
+        (0.06, [New(knots(dot), 2), New(knots(left), 2), New(knots(level))]),
+        (0.06, [New(knots(dot)), New(knots(left)), New(body(level))]),
+        (0.06, [New(knots(dot), 2), New(cover)]),
+        (0.05, [New([dot.start, head, foot]), New(cover)]),
+        (0.05, [New(through), New(cover)]),
     ]

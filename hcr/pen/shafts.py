@@ -133,3 +133,62 @@ def side_tree(strokes: Sequence[Stroke], first: int) -> Found | None:
         (0.16, [New([shaft.start, shaft.end, between(fall.start, fall.end, 0.85), dot.end])]),
         (0.14, [New(knots(shaft), 2), New(knots(fall)), New([dot.start, between(dot.start, dot.end, 0.7)])]),
     ]
+
+
+def foot(strokes: Sequence[Stroke], first: int) -> Found | None:
+    """What is below in 是 定 走 足: an upright, a short level stroke at its right, falling left, then a long sweep."""
+    run = strokes[first : first + 4]
+    if len(run) < 4 or run[0].kind != SHU or run[0].hooked or run[1].kind not in (HENG, TI) or run[1].hooked:
+        return None
+    shaft, level, fall, sweep = run
+    if fall.kind not in (PIE, SHU, DOT) or fall.direction(0) < 90 or not 8 < sweep.direction(0) < 65:
+        return None
+    if abs(level.start[0] - shaft.line[:, 0].mean()) > 0.1 or level.end[0] - level.start[0] > 0.4:
+        return None
+    if fall.end[0] > shaft.end[0] or sweep.end[0] < shaft.end[0] + 0.15 or sweep.end[1] < shaft.end[1] - 0.1:
+        return None
+    side, turn = New(knots(fall), 2), New([shaft.start, shaft.end, level.end])
+    return 4, [
+        (0.2, [New(knots(shaft), 2), New(knots(level)), side, New(knots(sweep))]),
+        (0.2, [turn, side, New(knots(sweep))]),
+        (0.16, [New([shaft.start, between(shaft.start, shaft.end, 0.7), fall.end, sweep.end])]),
+        (0.12, [turn, New([fall.end, sweep.end])]),
+        (0.08, [New(knots(shaft)), New(knots(level), 2), side, New(knots(sweep))]),
+    ]
+
+
+def step(strokes: Sequence[Stroke], first: int) -> Found | None:
+    """彳: two strokes that fall left, the lower one with an upright from it: joined, or the upright hangs on both."""
+    run = strokes[first : first + 3]
+    if len(run) < 3 or run[0].kind not in (PIE, DOT) or run[1].kind != PIE or run[2].kind != SHU or run[2].hooked:
+        return None
+    upper, lower, shaft = run
+    if upper.direction(0) < 100 or not -0.1 < lower.start[1] - upper.start[1] < 0.35:
+        return None
+    if abs(lower.start[0] - upper.start[0]) > 0.15 or not lower.end[0] - 0.03 < shaft.start[0] < lower.start[0] + 0.05:
+        return None
+    hanging = [lower.start, between(lower.start, lower.end, 0.8), shaft.start, shaft.end]
+    return 3, [
+        (0.2, [New(knots(upper), 2), New(knots(lower)), New(knots(shaft))]),
+        (0.2, [New(knots(upper), 2), New(knots(lower), 2), New(knots(shaft))]),
+        (0.16, [New(knots(upper)), New(hanging)]),
+        (0.1, [New(knots(upper), 2), New(hanging)]),
+    ]
+
+
+def base(strokes: Sequence[Stroke], first: int) -> Found | None:
+    """土 工 王 止 and the like: an upright, then the level stroke on which it stands: joined, or it turns into it."""
+    if first + 1 >= len(strokes):
+        return None
+    shaft, level = strokes[first : first + 2]
+    if shaft.kind != SHU or shaft.hooked or level.kind != HENG or level.hooked:
+        return None
+    foot = shaft.end
+    along = (foot[0] - level.start[0]) / max(0.05, level.end[0] - level.start[0])
+    if not 0.15 < along < 0.8 or abs(between(level.start, level.end, along)[1] - foot[1]) > 0.08:
+        return None
+    return 2, [
+        (0.3, [New(knots(shaft), 2), New(knots(level))]),
+        (0.12, [New([shaft.start, foot, between(level.start, level.end, 0.1), level.end])]),
+        (0.1, [New([shaft.start, foot, level.end])]),
+    ]

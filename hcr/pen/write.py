@@ -25,6 +25,8 @@ from hcr.pen.skeleton import DOT
 _LINK = 3  # points between two joined strokes
 _SLOTS = STEPS + 1 + _LINK
 _DIFFUSIONS = 5
+_REACH = 0.035  # of a stroke's length, at one standard deviation
+_FARTHEST = 2.4  # standard deviations: half the length
 _KEEPS = 0.75  # how often a writer writes a component his usual way
 
 
@@ -65,9 +67,9 @@ def write(book: Copybook, labels: Tensor, rows: int, hands: Hands) -> Path:
     columns = dict(zip(NUMBERS, numbers.unbind(1), strict=True))
 
     stroke_key = keyed(hands.key[picture], columns["place"] + 16)
-    noise, chance = normal(stroke_key, 8), uniform(keyed(stroke_key, 2), 1)[:, 0]
+    noise, (chance, side) = normal(stroke_key, 8), uniform(keyed(stroke_key, 2), 2).unbind(1)
     shape = book.shaped(row, hands.models[picture], hands.likeness[picture])
-    points = _bent(book, row, shape, picture, columns, hands, noise)
+    points = _bent(book, row, shape, picture, columns, hands, noise, side < 0.5)
     touched = book.touched[row]
     place_of = torch.where(touched[:, ::2] >= 0, went[begin[:, None] + touched[:, ::2].clamp(min=0)], -1)
     points = points + _touching(shape, place_of, touched[:, 1::2], columns, points) * hands.tight[picture, None, None]
@@ -114,6 +116,7 @@ def _bent(
     columns: dict[str, Tensor],
     hands: Hands,
     noise: Tensor,
+    forward: Tensor,
 ) -> Tensor:
     """Deform each stroke about its middle, and its part and its half of the character about theirs."""
     kind = columns["kind"]
@@ -154,7 +157,29 @@ def _bent(
     cos, sin = (each[:, None] for each in turning(angle))
     x, y = (points - middle[:, None, :2]).unbind(-1)
     bent = torch.stack([(x * cos - y * sin) * stretch[:, :1], (x * sin + y * cos) * stretch[:, 1:]], -1)
-    return bent + target[:, None]
+    bent = bent + target[:, None]
+    return reaching(bent, _ends_of(bent, columns), hands.care[picture] * noise[:, 7], forward)
+
+
+def reaching(points: Tensor, ends: tuple[Tensor, Tensor], amount: Tensor, forward: Tensor) -> Tensor:
+    """Let a few strokes go on beyond where they end, or begin before, and a few stop short.
+
+    points: float32[R, STEPS + 1, 2]; ends: of each row where its stroke starts and ends, float32[R, 2] each.
+    amount: float32[R], normal, of which only large ones show, as their third power counts. forward: bool[R], whether
+    the start stays, or else the end.
+    """
+    amount = amount.clamp(-_FARTHEST, _FARTHEST)
+    fixed = torch.where(forward[:, None], *ends)[:, None]
+    return fixed + (points - fixed) * (1 + _REACH * amount * amount * amount)[:, None, None]
+
+
+def _ends_of(points: Tensor, columns: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Give of each row where its stroke starts and where it ends, float32[R, 2] each."""
+    place = torch.arange(len(points), device=points.device)
+    return (
+        points[(place - columns["back"]).clamp(min=0), 0],
+        points[(place + columns["ahead"]).clamp(max=len(points) - 1), STEPS],
+    )
 
 
 def _touching(shape: Shape, place_of: Tensor, point: Tensor, columns: dict[str, Tensor], points: Tensor) -> Tensor:
@@ -162,9 +187,7 @@ def _touching(shape: Shape, place_of: Tensor, point: Tensor, columns: dict[str, 
 
     place_of, point: int64[R, 2], which of the rows are those that start and end touch, -1: none, and where in them.
     """
-    place = torch.arange(len(points), device=points.device)
-    starts = points[(place - columns["back"]).clamp(min=0), 0]
-    ends = points[(place + columns["ahead"]).clamp(max=len(points) - 1), STEPS]
+    starts, ends = _ends_of(points, columns)
     steps = columns["back"][:, None] + torch.arange(STEPS + 1, device=points.device) / STEPS
     along = (steps / (columns["back"] + columns["ahead"] + 1)[:, None])[:, :, None]
     moved = torch.zeros_like(points)
