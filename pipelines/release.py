@@ -5,7 +5,8 @@
     python pipelines/release.py RUN [--mean OTHER …] --figures figures.json
 
 RUN is a run in artifacts that learnt from drawn handwriting, of GB2312 or its level 1. With `--mean` the weights are
-the mean of its own and of those of other runs that go back to the same weights; it may read better than each of them.
+the mean of its own and of those of other runs, or released files, that go back to the same weights; it may read better
+than each of them.
 Label smoothing leaves a network's scores too low; the released one's are probabilities, of drawn handwriting at least.
 The figures are measured on the released file itself, so it is written twice; they are taken only if they are of these
 very weights.
@@ -77,13 +78,18 @@ def training_of(run: Path, content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _before(weights: Path) -> dict[str, Any]:
-    """Say what the weights that a run began with had learnt from."""
+    """Say what released weights, or those of a run, had learnt from."""
     if is_released(weights):
         return read_released(weights)["training"]
     run = weights.parent.parent
     if not (run / "run.json").is_file():
-        raise UsageError(f"{weights}: a run began with these, and no run.json says what they had learnt from")
+        raise UsageError(f"{weights}: no run.json says what these had learnt from")
     return training_of(run, read_checkpoint(weights))
+
+
+def _weights_of(name: str) -> Path:
+    """Give the released file of this path, or else the best weights of the run of this name."""
+    return Path(name) if is_released(Path(name)) else find_checkpoint(name)
 
 
 def stages(training: dict[str, Any]) -> list[dict[str, Any]]:
@@ -96,16 +102,21 @@ def stages(training: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def mean_with(content: dict[str, Any], others: Sequence[str]) -> dict[str, Tensor]:
-    """Give the mean of a run's weights and of those of other runs, which may know more characters.
+    """Give the mean of a run's weights and of those of other runs or released files, which may know more characters.
 
-    Raises: UsageError for a run that lacks some of the characters; what `find_checkpoint` and `transfer` raise.
+    Raises: UsageError for one that lacks some of the characters; what `find_checkpoint` and `transfer` raise.
     """
     states = [content["ema"]]
     for other in others:
+        weights = _weights_of(other)
         model = Recognizer(content["arch"], Charset(content["characters"]), content["size"])
-        if lacking := transfer(model, find_checkpoint(other)).new:
-            raise UsageError(f"{ARTIFACTS / other}: lacks {lacking:,} of the characters; leave it out of the mean")
-        states.append(model.state_dict())
+        if lacking := transfer(model, weights).new:
+            raise UsageError(f"{weights}: lacks {lacking:,} of the characters; leave it out of the mean")
+        state = model.state_dict()
+        if is_released(weights):  # its logits were divided by a constant, a run's were not
+            scale = read_released(weights)["training"].get("temperature", 1)
+            state |= {key: state[key] * scale for key in classifier(model)}
+        states.append(state)
     return {
         name: torch.stack([state[name] for state in states]).mean(0) if value.is_floating_point() else value
         for name, value in content["ema"].items()
@@ -150,9 +161,7 @@ def release(name: str, out: Path, figures: Path | None, *, others: Sequence[str]
     content = read_checkpoint(checkpoint)
     require_preprocessing(content, checkpoint)
     training = training_of(ARTIFACTS / name, content)
-    training["mean_with"] = [
-        training_of(ARTIFACTS / other, read_checkpoint(find_checkpoint(other))) for other in others
-    ]
+    training["mean_with"] = [_before(_weights_of(other)) for other in others]
     content["ema"] = mean_with(content, others)
     model = Recognizer(content["arch"], Charset(content["characters"]), content["size"])
     load_weights(model, content["ema"], checkpoint)
@@ -205,7 +214,7 @@ def _facts(path: Path) -> dict[str, str]:
         "trained on": f"{sum(run['pictures'] for run in runs):,} drawn pictures in {len(runs)} runs, "
         f"{_hours(None if None in times else sum(times))}",
         "fonts drawn from, too": ", ".join(fonts) or "none",
-        "weights": f"mean of {len(training['mean_with']) + 1} runs'" if training["mean_with"] else "the last run's",
+        "weights": _mixture(training),
         "by": "; ".join(dict.fromkeys(machine for run in runs for machine in run["machines"])),
         "checkpoint chosen by": "drawn handwriting" if training["pack"]["val"].startswith("pen ") else "a pack",
     }
@@ -222,6 +231,13 @@ def _facts(path: Path) -> dict[str, str]:
             f"one core of {figures['machine']}",
         }
     return facts
+
+
+def _mixture(training: dict[str, Any]) -> str:
+    """Say of how many weights a file's are the mean, and of how many those were that are means themselves."""
+    others = training["mean_with"]
+    inner = [f", of which one is a mean of {1 + len(other['mean_with'])}" for other in others if other.get("mean_with")]
+    return f"mean of {len(others) + 1} runs'{''.join(inner)}" if others else "the last run's"
 
 
 def write_card() -> None:
@@ -243,7 +259,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", metavar="RUN", help="name of a run in artifacts")
     parser.add_argument(
-        "--mean", metavar="OTHER", nargs="+", default=(), help="of its weights and of those of these runs"
+        "--mean", metavar="OTHER", nargs="+", default=(), help="of its weights and of those of these runs or files"
     )
     parser.add_argument("--out", type=Path, help="default: the file that comes with the package")
     parser.add_argument("--figures", type=Path, help="what benchmarks/real.py --json wrote")

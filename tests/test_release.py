@@ -189,7 +189,10 @@ def test_what_a_run_began_with_is_told(
     runs = script.stages(read_released(tmp_path / "third.safetensors")["training"])
     assert [run["config"]["seed"] for run in runs] == [GIVEN["seed"], 9, 9]
     assert "| trained on | 240 drawn pictures in 3 runs, " in script.card_table([tmp_path / "third.safetensors"])
-    for name, message in {"tuned": "only what learnt from drawings", "unknown": "no run.json says what"}.items():
+    for name, message in {
+        "tuned": "only what learnt from drawings",
+        "unknown": "no run.json says what these had",
+    }.items():
         with pytest.raises(UsageError, match=message):
             script.release(name, tmp_path / "out.safetensors", None)
 
@@ -220,6 +223,28 @@ def test_the_mean_of_runs(script: ModuleType, here: Path, tmp_path: Path, monkey
     )
 
 
+def test_a_mean_with_a_released_file_takes_its_logits_as_they_were(
+    script: ModuleType, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here)
+    given = json.loads(Path("artifacts/drawn/run.json").read_text())["config"] | {"seed": 14}
+    began = Path("artifacts/drawn/checkpoints/best.pt")
+    train(given, None, Path("artifacts/later"), Execution(), Watcher(), resume=False, init=began)
+    with monkeypatch.context() as patch:
+        patch.setattr(script, "temperature", lambda model, seed: 0.25)
+        script.release("drawn", tmp_path / "earlier.safetensors", None, others=["later"])
+    released, both = tmp_path / "released.safetensors", tmp_path / "both.safetensors"
+    script.release("later", released, None, others=[str(tmp_path / "earlier.safetensors")])
+    script.release("later", both, None, others=["later", "later", "drawn"])
+    found, expected = (load_recognizer(path).state_dict() for path in (released, both))
+    divisor = {path: read_released(path)["training"]["temperature"] for path in (released, both)}
+    rows = "backbone.head.2.weight"
+    assert torch.allclose(found[rows] * divisor[released], expected[rows] * divisor[both], rtol=2e-3, atol=1e-5)
+    training = read_released(released)["training"]
+    assert [run["config"]["seed"] for run in script.stages(training)] == [GIVEN["seed"], 14]
+    assert "| weights | mean of 2 runs', of which one is a mean of 2 |" in script.card_table([released])
+
+
 def test_a_mean_with_weights_of_more_characters_or_fewer(
     script: ModuleType, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,7 +262,7 @@ def test_a_mean_with_weights_of_more_characters_or_fewer(
     expected = (own.state_dict()[rows] + whole.state_dict()[rows][1:4]) / 2
     expected /= read_released(out)["training"]["temperature"]
     assert torch.allclose(mean.state_dict()[rows], expected, rtol=1e-3, atol=1e-6)
-    with pytest.raises(UsageError, match="fewer: lacks 9 of the characters; leave it out of the mean"):
+    with pytest.raises(UsageError, match="fewer/.*: lacks 9 of the characters; leave it out of the mean"):
         script.release("drawn", out, None, others=["fewer"])
 
 

@@ -32,14 +32,14 @@ class Hands:
         habit, fixed = normal(writer, _NORMALS).unbind(1), uniform(keyed(writer, 3), _UNIFORMS).unbind(1)
         mood, chance = normal(keyed(self.key, _OF_PICTURE), 20).unbind(1), uniform(keyed(self.key, 3), 2).unbind(1)
 
-        self.speed = (fixed[0] * (0.3 + 0.7 * fixed[1]) + 0.06 * mood[0]).clamp(0, 1)
+        self.speed = (fixed[0] * (0.4 + 0.6 * fixed[1]) + 0.06 * mood[0]).clamp(0, 1)
         speed = self.speed
         care = growth(0.3 * habit[0]) * (0.75 + 0.5 * speed)
         self.care = care.clamp(0.4, 1.8)
 
         # The page.
-        self.slant = -0.045 + 0.14 * habit[1] + 0.04 * mood[1]
-        self.rise = 0.08 + 0.085 * habit[2] + 0.03 * mood[2]
+        self.slant = -0.005 + 0.14 * habit[1] + 0.04 * mood[1]
+        self.rise = 0.095 + 0.085 * habit[2] + 0.03 * mood[2]
         self.aspect = -0.17 + 0.17 * habit[3] + 0.08 * mood[3]
         bends = zip(habit[4:10], mood[4:10], strict=True)
         self.warp = torch.stack([0.03 * always + 0.035 * self.care * now for always, now in bends])
@@ -76,15 +76,16 @@ class Hands:
         self.left = torch.stack([whole, hook, sweep, 1.1 * whole], 1)
 
         # Running script.
-        self.join = (0.02 + 0.75 * speed * torch.sqrt(torch.sqrt(speed)) + 0.06 * habit[14]).clamp(0, 0.85)
+        self.join = (0.02 + 0.95 * speed * torch.sqrt(torch.sqrt(speed)) + 0.1 * habit[14]).clamp(0, 0.9)
+        self.leap = 0.15 + 0.25 * speed  # gaps up to this are joined like none
         self.fluency = (1.15 * speed + 0.12 * habit[15]).clamp(0, 1)  # of ties
         self.running = (1.05 * speed + 0.22 * habit[16] + 0.05).clamp(0.02, 1)  # of running forms
-        self.smooth = 0.15 + 1.5 * speed * (0.35 + 0.65 * fixed[3])  # steps of the pen's clock
+        self.smooth = 0.15 + 1.5 * speed * (0.15 + 0.85 * fixed[3])  # steps of the pen's clock
         # Which of the forms: float32[B, RULES], uniform, kept over characters.
         self.liking = uniform(keyed(writer, 7), RULES)
 
         # Pen and paper.
-        self.link_pressure = 0.25 + 0.65 * fixed[4]
+        self.link_pressure = 1 - (0.75 - 0.65 * fixed[4]) * (1 - 0.7 * speed)
         # One hand in twelve has a hairline, one in twelve a marker.
         pens = torch.where(fixed[12] < 1 / 12, 0.45, torch.where(fixed[12] < 1 / 6, 1.7, 1.0))
         self.width = (0.043 * pens * growth(0.28 * habit[17] + 0.08 * mood[10])).clamp(0.012, 0.11)

@@ -81,7 +81,9 @@ def write(book: Copybook, labels: Tensor, rows: int, hands: Hands) -> Path:
     gap = following - points[:, -1]
     same = torch.cat([(picture[1:] == picture[:-1]) & written[1:], written.new_zeros(1)])
     within = torch.cat([columns["part"][1:] == columns["part"][:-1], same[-1:]])
-    near = decay(((length(gap[:, 0], gap[:, 1]) - 0.15) * 4).clamp(min=0)) * torch.where(within, 1.0, 0.5)
+    near = decay(((length(gap[:, 0], gap[:, 1]) - hands.leap[picture]) * 4).clamp(min=0)) * torch.where(
+        within, 1.0, 0.7
+    )
     likely = hands.join[picture] * near
     likely = likely + (1 - likely) * chosen[:, 2].clamp(max=1) * hands.fluency[picture]
     ends = (columns["ends"] == 1) | ~same
