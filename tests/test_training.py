@@ -144,7 +144,11 @@ def test_schedules() -> None:
     rates = [learning_rate(step, 100, 1.0, 0.1) for step in range(100)]
     assert rates[0] == 0.1 and rates[9] == 1.0 and rates[10] == 1.0 and rates[99] < 0.01
     assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
-    assert ema_rate(1, 0.999) > 0.8 and ema_rate(10**6, 0.999) == pytest.approx(0.001)
+    assert ema_rate(0, 0.999) == 1 and ema_rate(10**6, 0.999) == pytest.approx(0.001)
+    average = 0.0
+    for step in range(1000):
+        average += (step - average) * ema_rate(step, 0.9999)
+    assert average == pytest.approx(800, abs=2), "the mean step of a short run's average, whatever the decay"
 
 
 @pytest.mark.parametrize(

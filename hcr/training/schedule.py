@@ -19,8 +19,13 @@ def learning_rate(step: int, total: int, peak: float, warmup: float) -> float:
 
 
 def ema_rate(step: int, decay: float) -> float:
-    """Give the share of the newest weights in the average: large at first, or a short run would average its start."""
-    return 1 - min(decay, (1 + step) / (10 + step))
+    """Give the share of the newest weights in the average.
+
+    Large at first, or a short run would average its start: the average is over the last quarter of what there was,
+    roughly, until that is longer than `decay` makes it.
+    Source: Shamir, Zhang 2013, "Stochastic gradient descent for non-smooth optimization", polynomial-decay averaging.
+    """
+    return max(1 - decay, 4 / (step + 4))
 
 
 @dataclass
