@@ -25,12 +25,9 @@ import torch.nn.functional as F
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import gnt_files
+from handwriting import fitted, read_samples
 
 from hcr.charset import Charset
-from hcr.corpus.gnt import read_gnt
-from hcr.corpus.sample import Sample
-from hcr.glyph import fit_squares
 from hcr.models import Recognizer
 from hcr.models.compact import Compact
 from hcr.pen import Pen, StrokeTable, picture
@@ -78,13 +75,8 @@ class Quick(nn.Module):
 
 def real_pictures(folder: Path) -> tuple[str, torch.Tensor]:
     """Read every record below a folder: its characters in a row, uint8[N, 1, SIZE, SIZE]."""
-    samples = []
-    for path in gnt_files(folder):
-        found = read_gnt(path.read_bytes(), writer=path.stem, name=path.name)
-        samples += [sample for sample in found if isinstance(sample, Sample)]
-    squares = np.empty((len(samples), SIZE, SIZE), np.uint8)
-    fit_squares([sample.picture for sample in samples], [squares])
-    return "".join(sample.char for sample in samples), torch.from_numpy(squares)[:, None]
+    samples = read_samples(folder)
+    return "".join(sample.char for sample in samples), torch.from_numpy(fitted(samples, SIZE))[:, None]
 
 
 def classes(real: str, count: int) -> Charset:

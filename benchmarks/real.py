@@ -25,11 +25,10 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import gnt_files, processor, table
+from common import processor, table
+from handwriting import read_samples, some
 
 from hcr.charset import Charset
-from hcr.corpus.gnt import read_gnt
-from hcr.corpus.sample import Sample
 from hcr.evaluation import Predictions, confusions, summarise
 from hcr.evaluation.calibration import calibrate
 from hcr.files import write_json
@@ -40,7 +39,6 @@ from hcr.models.fine_tuning import transfer
 from hcr.models.released import weights_digest
 from hcr.serving import Predictor
 
-SEED = 0
 TAKEN_FOR = 4
 # So many characters stand in the figures.
 WORST = 10
@@ -60,17 +58,12 @@ class Real:
 
 def read_real(folder: Path, model: Recognizer, count: int | None = None) -> Real:
     """Read every record below a folder, or `count` of them drawn with a fixed seed."""
-    samples: list[Sample] = []
-    for path in gnt_files(folder):
-        found = read_gnt(path.read_bytes(), writer=path.stem, name=path.name)
-        samples += [sample for sample in found if isinstance(sample, Sample)]
+    samples = read_samples(folder)
     known = [sample for sample in samples if sample.char in model.charset]
     if not known:
         sys.exit(f"error: {folder}: none of its {len(samples):,} pictures is of a character that the model knows")
     left_out = len(samples) - len(known)
-    if count is not None and count < len(known):
-        chosen = np.random.default_rng(SEED).choice(len(known), count, replace=False)
-        known = [known[place] for place in sorted(chosen)]
+    known = some(known, count)
     labels = np.array([model.charset.label(sample.char) for sample in known])
     return Real([sample.picture for sample in known], labels, left_out)
 

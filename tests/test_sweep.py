@@ -160,3 +160,31 @@ def test_real_says_what_it_cannot_read(whole: Path, tmp_path: Path) -> None:
     (tmp_path / "a.gnt").write_bytes(encode_record("鑫", np.zeros((9, 9), np.uint8)))
     said = run("real.py", tmp_path, "--weights", whole / "checkpoints/best.pt", code=1)
     assert "none of its 1 pictures is of a character that the model knows" in said
+
+
+def test_shapes_are_counted_as_they_are() -> None:
+    shapes = benchmark("shapes")
+    square = np.full((64, 64), 255, np.uint8)
+    square[8:56, 20:24] = square[8:56, 40:44] = square[8:12, 20:44] = square[52:56, 20:44] = 0  # a box
+    square[30:34, 50:60] = 60  # and a dash beside it
+    square[2, 2] = 0  # a speck is no piece
+    pieces, holes, aspect, ink = shapes.counts(square)
+    assert (pieces, holes) == (2, 1)
+    assert aspect == pytest.approx(np.log(58 / 54)) and ink == pytest.approx(
+        100 * (2 * 48 * 4 + 2 * 4 * 16 + 41) / 4096
+    )
+    rows, columns = np.mgrid[:64, :64]
+    leaning = np.where(abs((columns - 32) + 0.2 * (rows - 32)) < 2, 0, 255).astype(np.uint8)
+    rising = np.where(abs((rows - 32) + 0.1 * (columns - 32)) < 2, 0, 255).astype(np.uint8)
+    (lean, _), (_, rise) = shapes.tilts(np.stack([leaning, rising]))
+    assert lean == pytest.approx(np.degrees(np.arctan(0.2)), abs=1)
+    assert rise == pytest.approx(np.degrees(np.arctan(0.1)), abs=1)
+
+
+def test_shapes_compares_drawn_with_read(corpus_folder: Path) -> None:
+    report = run("shapes.py", corpus_folder / "test", "--pictures", 24)
+    names = [line.split(" | ")[0].strip("| ") for line in report.splitlines()[2:]]
+    assert names[:2] == [str(corpus_folder / "test"), "drawn"] and set(names[2:]) <= {
+        f"drawn by {hands} hands" for hands in ("slow", "middling", "fast")
+    }
+    assert sum(int(cells(report, name)[0]) for name in names[2:]) == int(cells(report, "drawn")[0]) == 24

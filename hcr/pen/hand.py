@@ -38,7 +38,7 @@ class Hands:
         self.care = care.clamp(0.4, 1.8)
 
         # The page.
-        self.slant = -0.005 + 0.14 * habit[1] + 0.04 * mood[1]
+        self.slant = 0.01 + 0.14 * habit[1] + 0.04 * mood[1]
         self.rise = 0.095 + 0.085 * habit[2] + 0.03 * mood[2]
         self.aspect = -0.17 + 0.17 * habit[3] + 0.08 * mood[3]
         bends = zip(habit[4:10], mood[4:10], strict=True)
