@@ -29,7 +29,7 @@ from hcr.corpus.drawn import draw_corpus
 from hcr.errors import DataError, Stopped, UsageError
 from hcr.feed.drawn import pen_digest
 from hcr.pen import Pen
-from hcr.pen.font import font_digest, make_forms, read_font
+from hcr.pen.fonts.glyphs import font_digest, make_forms, read_font
 from hcr.pen.picture import SHARE
 from hcr.training import Execution, train
 from tests.runs import GIVEN, Watcher, end_of, load_script, require_equal

@@ -6,10 +6,10 @@ import torch
 
 from hcr.charset import Charset
 from hcr.pen import StrokeTable
-from hcr.pen.components import RULES
 from hcr.pen.copybook import NUMBERS, STEPS, make_copybook
-from hcr.pen.roofs import sheltered
-from hcr.pen.running import around, knots_of, sites_of, tie, with_running_forms
+from hcr.pen.running.components import RULES
+from hcr.pen.running.roofs import sheltered
+from hcr.pen.running.sites import around, knots_of, sites_of, tie, with_running_forms
 from hcr.pen.skeleton import BENT, DOT, HENG, NA, PIE, SHU, Stroke, parts_of, strokes_of, without_false_hooks
 
 

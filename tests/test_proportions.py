@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from hcr.pen.copybook import NUMBERS, make_copybook
-from hcr.pen.fitting import POINTS, fit
-from hcr.pen.font import make_forms
+from hcr.pen.fonts.fitting import POINTS, fit
+from hcr.pen.fonts.glyphs import make_forms
 from hcr.pen.skeleton import strokes_of
 from hcr.pen.table import StrokeTable
 from tests.test_font import build_font

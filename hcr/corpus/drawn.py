@@ -26,7 +26,7 @@ from hcr.corpus.gnt import encode_record
 from hcr.errors import DataError, UsageError
 from hcr.files import atomic_write, read_json, write_json
 from hcr.pen import PEN_VERSION, StrokeTable, draw_pages, use_one_core
-from hcr.pen.font import font_digest, require_font
+from hcr.pen.fonts.glyphs import font_digest, require_font
 from hcr.progress import Progress, silent
 
 SETTINGS = "drawn.json"

@@ -19,7 +19,7 @@ import torch
 from hcr.feed.batch import Batch
 from hcr.feed.order import SequentialBatches, TrainingBatches, epoch_order
 from hcr.pen import PEN_VERSION, Pen
-from hcr.pen.font import font_digest
+from hcr.pen.fonts.glyphs import font_digest
 
 # Numbers below these are left to corpora drawn as files.
 TRAINING_WRITERS = range(1 << 30, 1 << 31)

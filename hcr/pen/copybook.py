@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hcr.pen.font import Forms
+from hcr.pen.fonts.glyphs import Forms
+from hcr.pen.fonts.proportions import proportions
 from hcr.pen.neighbours import contacts, overhangs
-from hcr.pen.proportions import proportions
-from hcr.pen.roofs import sheltered
-from hcr.pen.running import around, knots_of, sites_of, with_running_forms
+from hcr.pen.running import around, knots_of, sheltered, sites_of, with_running_forms
 from hcr.pen.skeleton import (
     BENT,
     DOT,

@@ -18,10 +18,10 @@ from torch import Tensor
 from hcr.pen.chance import keyed, uniform
 from hcr.pen.copybook import make_copybook
 from hcr.pen.exact import length
-from hcr.pen.font import make_forms
+from hcr.pen.fonts.glyphs import make_forms
+from hcr.pen.fonts.retrace import retrace
 from hcr.pen.hand import Hands
 from hcr.pen.render import render
-from hcr.pen.retrace import retrace
 from hcr.pen.write import Path, write
 
 BOX = 0.8

@@ -18,7 +18,7 @@ from hcr.feed.loader import Loader
 from hcr.feed.order import SequentialBatches, TrainingBatches
 from hcr.pack.store import PackReader
 from hcr.pen import StrokeTable
-from hcr.pen.font import require_font
+from hcr.pen.fonts.glyphs import require_font
 from hcr.training.config import Execution
 
 Feed = Loader | DrawnBatches

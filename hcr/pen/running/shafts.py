@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hcr.pen.forms import Found, New, between, body, knots, moved
+from hcr.pen.running.forms import Found, New, between, body, knots, moved
 from hcr.pen.skeleton import DOT, HENG, NA, PIE, SHU, TI, Stroke
 
 

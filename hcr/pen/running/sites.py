@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hcr.pen.components import RULES, walk
-from hcr.pen.forms import New
+from hcr.pen.running.components import RULES, walk
+from hcr.pen.running.forms import New
 from hcr.pen.skeleton import BENT, DOT, HENG, NA, PIE, SHU, TI, Stroke
 
 

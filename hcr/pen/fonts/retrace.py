@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hcr.pen.chance import keyed, normal, uniform
 from hcr.pen.exact import growth
-from hcr.pen.font import Forms
+from hcr.pen.fonts.glyphs import Forms
 from hcr.pen.hand import Hands
 from hcr.pen.write import Path, page, smooth
 

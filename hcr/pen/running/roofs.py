@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hcr.pen.components import box
-from hcr.pen.dots import is_roof
+from hcr.pen.running.components import box
+from hcr.pen.running.dots import is_roof
 from hcr.pen.skeleton import CUTS, Stroke
 
 _LONGER = 1.0  # by how much of their length the sides grow

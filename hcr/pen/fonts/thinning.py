@@ -1,9 +1,9 @@
 """From the shapes of characters to their centre lines: thinned, traced, freed of what brushes leave.
 
-Between a font and the hand (`font.py`, `retrace.py`). What a brush draws as an area a pen writes as a line: the shapes
-are thinned to lines of one pixel, these are followed from fork to fork, and forks that come only from a brush's corners
-and crossings are taken away. All glyphs of a batch at once in numpy: about 1,000 a second, which spares a library of
-image processing. The price is that a crossing is four lines that meet, not two strokes.
+Between a font and the hand (`glyphs.py`, `retrace.py`). What a brush draws as an area a pen writes as a line: the
+shapes are thinned to lines of one pixel, these are followed from fork to fork, and forks that come only from a brush's
+corners and crossings are taken away. All glyphs of a batch at once in numpy: about 1,000 a second, which spares a
+library of image processing. The price is that a crossing is four lines that meet, not two strokes.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hcr.pen.dots import dots_in_row, heart, legs, lid, pair_of_dots, roof, speech, water
-from hcr.pen.forms import Found, New, Rule, between, body, knots, moved
-from hcr.pen.shafts import base, ear, foot, frame, levels, side_tree, step, tick
+from hcr.pen.running.dots import dots_in_row, heart, legs, lid, pair_of_dots, roof, speech, water
+from hcr.pen.running.forms import Found, New, Rule, between, body, knots, moved
+from hcr.pen.running.shafts import base, ear, foot, frame, levels, side_tree, step, tick
 from hcr.pen.skeleton import BENT, DOT, HENG, NA, PIE, SHU, Stroke
 
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from hcr.pen.fitting import POINTS, fit
-from hcr.pen.font import Forms
+from hcr.pen.fonts.fitting import POINTS, fit
+from hcr.pen.fonts.glyphs import Forms
 from hcr.pen.skeleton import CUTS, Stroke, interpolate
 
 _REACH = 0.05  # sides of the box within which a line of a running form goes with a stroke

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from hcr.errors import DataError
-from hcr.pen.thinning import Lines, centre_lines
+from hcr.pen.fonts.thinning import Lines, centre_lines
 
 _EM = 96  # pixels, as large as glyphs are thinned
 _SIDE = 144  # of the square they lie on: what swings out of the em box is kept
