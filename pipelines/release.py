@@ -4,9 +4,9 @@
     python benchmarks/real.py FOLDER --json figures.json
     python pipelines/release.py RUN [--mean OTHER …] --figures figures.json
 
-RUN is a run in artifacts that learnt from drawn handwriting, of GB2312 or its level 1. With `--mean` the weights are
-the mean of its own and of those of other runs, or released files, that go back to the same weights; it may read better
-than each of them.
+RUN is a run in artifacts, or one of its checkpoints, that learnt from drawn handwriting of GB2312 or its level 1. With
+`--mean` the weights are the mean of its own and of those of other runs, checkpoints or released files that go back to
+the same weights; it may read better than each of them.
 Label smoothing leaves a network's scores too low; the released one's are probabilities, of drawn handwriting at least.
 The figures are measured on the released file itself, so it is written twice; they are taken only if they are of these
 very weights.
@@ -30,7 +30,7 @@ from hcr.errors import DataError, HcrError, UsageError
 from hcr.feed.drawn import VALIDATION_WRITERS, DrawnBatches
 from hcr.feed.order import SequentialBatches
 from hcr.files import atomic_write, read_json
-from hcr.layout import ARTIFACTS, RELEASED, find_checkpoint
+from hcr.layout import RELEASED, find_checkpoint
 from hcr.models import Recognizer
 from hcr.models.fine_tuning import classifier, transfer
 from hcr.models.released import halved, is_released, read_released, weights_digest, write_released
@@ -88,8 +88,8 @@ def _before(weights: Path) -> dict[str, Any]:
 
 
 def _weights_of(name: str) -> Path:
-    """Give the released file of this path, or else the best weights of the run of this name."""
-    return Path(name) if is_released(Path(name)) else find_checkpoint(name)
+    """Give the released file or checkpoint of this path, or else the best weights of the run of this name."""
+    return Path(name) if Path(name).is_file() else find_checkpoint(name)
 
 
 def stages(training: dict[str, Any]) -> list[dict[str, Any]]:
@@ -153,14 +153,14 @@ def temperature(model: Recognizer, seed: int) -> float:
 
 
 def release(name: str, out: Path, figures: Path | None, *, others: Sequence[str] = ()) -> None:
-    """Write the best weights of the run `name` to `out`, or their mean with those of `others`.
+    """Write the weights of a checkpoint, or the best ones of the run `name`, to `out`, or their mean with `others`.
 
     Raises: DataError for figures of other weights; UsageError or DataError for what cannot be released.
     """
-    checkpoint = find_checkpoint(name)
+    checkpoint = _weights_of(name)
     content = read_checkpoint(checkpoint)
     require_preprocessing(content, checkpoint)
-    training = training_of(ARTIFACTS / name, content)
+    training = training_of(checkpoint.parent.parent, content)
     training["mean_with"] = [_before(_weights_of(other)) for other in others]
     content["ema"] = mean_with(content, others)
     model = Recognizer(content["arch"], Charset(content["characters"]), content["size"])
@@ -181,11 +181,11 @@ def release(name: str, out: Path, figures: Path | None, *, others: Sequence[str]
 
 def file_of(name: str) -> Path:
     """Give the file of the package that the run `name` would be. Raises: UsageError for characters of neither."""
-    content = read_checkpoint(find_checkpoint(name))
+    content = read_checkpoint(_weights_of(name))
     for charset, path in RELEASED.items():
         if content["characters"] == Charset.named(charset).characters:
             return path
-    raise UsageError(f"{ARTIFACTS / name}: its characters are neither {' nor '.join(RELEASED)}; name a file with --out")
+    raise UsageError(f"{name}: its characters are neither {' nor '.join(RELEASED)}; name a file with --out")
 
 
 def card_table(paths: Sequence[Path]) -> str:
@@ -257,9 +257,13 @@ def _hours(seconds: int | None) -> str:
 def main() -> None:
     """Write the file, and the card where it is the one that comes with the package."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", metavar="RUN", help="name of a run in artifacts")
+    parser.add_argument("run", metavar="RUN", help="name of a run in artifacts, or a checkpoint")
     parser.add_argument(
-        "--mean", metavar="OTHER", nargs="+", default=(), help="of its weights and of those of these runs or files"
+        "--mean",
+        metavar="OTHER",
+        nargs="+",
+        default=(),
+        help="of its weights and of those of these runs, checkpoints or released files",
     )
     parser.add_argument("--out", type=Path, help="default: the file that comes with the package")
     parser.add_argument("--figures", type=Path, help="what benchmarks/real.py --json wrote")

@@ -223,6 +223,18 @@ def test_the_mean_of_runs(script: ModuleType, here: Path, tmp_path: Path, monkey
     )
 
 
+def test_a_checkpoint_is_released_by_its_path(
+    script: ModuleType, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here)
+    (last,) = Path("artifacts/drawn/checkpoints").glob("step-*.pt")
+    named, by_path = tmp_path / "named.safetensors", tmp_path / "path.safetensors"
+    script.release("drawn", named, None)
+    script.release(str(last), by_path, None)
+    assert read_released(by_path)["training"]["steps"] == 4
+    assert by_path.read_bytes() == named.read_bytes(), "of one epoch the last weights are the best ones"
+
+
 def test_a_mean_with_a_released_file_takes_its_logits_as_they_were(
     script: ModuleType, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
