@@ -171,6 +171,23 @@ def test_one_look_takes_off_that_writing_leans_and_the_other_that_it_rises() -> 
         assert torch.equal(looks(line(lean=-0.2)), upright)
 
 
+def test_the_compact_network_makes_thin_lines_bolder_and_no_others() -> None:
+    def line(size: int, width: int, darkest: float) -> torch.Tensor:
+        ink = torch.zeros(1, 1, size, size)
+        ink[:, :, size // 8 : -size // 8, size // 2 : size // 2 + width] = darkest
+        return ink
+
+    bolder = Recognizer("compact", SOME, 64).backbone.bolder
+    for darkest in (0.3, 1.0):
+        thin, broad = line(64, 1, darkest), line(64, 3, darkest)
+        assert torch.equal(bolder(broad), broad)
+        bold = bolder(thin)
+        assert (bold >= thin).all() and bold.amax() == thin.amax()
+        assert bold.sum() / thin.sum() == pytest.approx(1 + 2 * 0.6, abs=0.1), "six tenths on both sides"
+    assert not torch.equal(bolder(line(128, 3, 1.0)), line(128, 3, 1.0)), "thin is of the picture's size"
+    assert (bolder(torch.zeros(2, 1, 64, 64)) == 0).all()
+
+
 def test_the_compact_network_answers_with_the_mean_of_two_looks_and_learns_from_pictures_as_they_are() -> None:
     network = Recognizer("compact", SOME, 48).backbone.eval()
     seen = []
@@ -178,9 +195,9 @@ def test_the_compact_network_answers_with_the_mean_of_two_looks_and_learns_from_
     ink = torch.rand(3, 1, 48, 48, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         answers = network(ink)
-        looks = network.head(network.features(network.evened(network.looks(ink)))).view(2, 3, 5)
+        looks = network.head(network.features(network.evened(network.looks(network.bolder(ink))))).view(2, 3, 5)
         assert torch.allclose(answers, looks.mean(0), atol=1e-6) and not torch.equal(looks[0], looks[1])
-        assert torch.equal(seen[0], network.looks(ink))
+        assert torch.equal(seen[0], network.looks(network.bolder(ink)))
         network.train()(ink)
     assert torch.equal(seen[-1], ink)
 
