@@ -173,8 +173,6 @@ def lid(strokes: Sequence[Stroke], first: int) -> Found | None:
     dot, level = strokes[first : first + 2]
     roofed = is_roof(strokes, first + 1)
     if roofed:
-        if first + 2 >= len(strokes):
-            return None
         level = strokes[first + 2]
     elif level.kind != HENG or level.hooked:
         return None
