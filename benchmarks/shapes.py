@@ -5,7 +5,8 @@
 Each FOLDER holds real handwriting as .gnt files. Drawn are the same characters, each picture by another writer, and
 told apart by how fast their hands are. Of each group the mean and the standard deviation over pictures of 64 px: by how
 many degrees uprights lean to the right and levels rise, in how many pieces the ink falls, how many patches of paper it
-encloses, how wide a character is for its height, and how much of the square is ink.
+encloses, how wide a character is for its height, and how much of the square is ink. Needs
+scipy, which the dev extra brings.
 """
 
 from __future__ import annotations

@@ -226,6 +226,17 @@ def test_few_strokes_reach_farther_or_less_far_than_their_length() -> None:
     assert 1.3 < length[2] < 1.6, "however much by, not twice as long"
 
 
+def test_drawn_strokes_reach_and_fast_hands_leap_farther(monkeypatch: pytest.MonkeyPatch) -> None:
+    pen, writers = Pen("十"), torch.arange(40)
+    zero = torch.zeros_like(writers)
+    hands = Hands(0, writers, zero + ord("十"), zero)
+    order = hands.speed.argsort()
+    assert (hands.leap[order].diff() >= 0).all() and hands.leap[order[-1]] > hands.leap[order[0]] + 0.1
+    drawn = pen.draw(zero, writers, zero, seed=0, size=32)
+    monkeypatch.setattr("hcr.pen.write._REACH", 0.0)
+    assert not torch.equal(drawn, pen.draw(zero, writers, zero, seed=0, size=32))
+
+
 def test_character_keeps_its_shape() -> None:
     """The ink lies where the strokes say: an average over writers comes close to the centre lines."""
     mean = (255 - picture_of(Pen("十"), [0] * 64, list(range(64))).float()).mean((0, 1))

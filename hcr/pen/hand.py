@@ -77,7 +77,7 @@ class Hands:
 
         # Running script.
         self.join = (0.02 + 0.95 * speed * torch.sqrt(torch.sqrt(speed)) + 0.1 * habit[14]).clamp(0, 0.9)
-        self.leap = 0.15 + 0.25 * speed  # gaps up to this are joined like none
+        self.leap = 0.15 + 0.25 * speed  # gaps up to this long are joined as if there were none
         self.fluency = (1.15 * speed + 0.12 * habit[15]).clamp(0, 1)  # of ties
         self.running = (1.05 * speed + 0.22 * habit[16] + 0.05).clamp(0.02, 1)  # of running forms
         self.smooth = 0.15 + 1.5 * speed * (0.15 + 0.85 * fixed[3])  # steps of the pen's clock
