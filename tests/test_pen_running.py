@@ -77,6 +77,17 @@ def test_what_goes_around_is_a_half_of_its_own() -> None:
         ("foot", "是走定题", "木江生止"),
         ("step", "得往行", "你江"),
         ("base", "土坐生江", "木河十打"),
+        ("again", "又对各取冬峰", "木口文"),
+        ("strike", "放收教改", "欠欢木久"),
+        ("woman", "女好姓安要", "木子母"),
+        ("beast", "犯独猫狗", "木才打"),
+        ("robe", "礼神衫被", "木之良"),
+        ("inch", "寸对守村", "示余木打"),
+        ("small", "小京示素少", "木求水"),
+        ("knife", "刑到别前", "木川竹"),
+        ("mountain", "山岭峰出", "木止口"),
+        ("person", "你什件偏", "不千得午"),
+        ("cart", "车轻连军", "木七东"),
     ],
 )
 def test_rules_find_their_components(rule: str, having: str, lacking: str) -> None:

@@ -11,7 +11,7 @@ from hcr.pen.table import StrokeTable
 if TYPE_CHECKING:
     from hcr.pen.picture import Pen, draw_pages, use_one_core
 
-PEN_VERSION = 5
+PEN_VERSION = 6
 """Grows whenever the same arguments of `Pen.draw` give other pictures."""
 
 __all__ = ["PEN_VERSION", "Pen", "StrokeTable", "draw_pages", "use_one_core"]

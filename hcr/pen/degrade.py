@@ -20,7 +20,7 @@ BOLDER = 2.5  # pixels at most at 64, on each side of a stroke
 THINNER = 1.4  # and so many off each side at most
 FAINTEST = 0.2  # of full ink
 LOST = 0.45  # darkness that scanners lose of faint ink, of full ink
-COARSEST = 16  # pixels a side, for pictures blown up from few pixels
+COARSEST = 18  # pixels a side, for pictures blown up from few pixels
 SMALLEST = 0.65  # sides of the square that the ink fills where it is small
 CUT = 0.1  # of a side, what a crop may cut off
 SHARES = {
@@ -30,8 +30,8 @@ SHARES = {
     "thinner": 0.15,
     "lose": 0.06,
     "tone": 0.15,
-    "harden": 0.16,
-    "coarse": 0.26,
+    "harden": 0.2,
+    "coarse": 0.3,
     "blur": 0.12,
     "lines": 0.05,
     "specks": 0.08,
@@ -126,7 +126,7 @@ def _tone(ink: Tensor, key: Tensor) -> Tensor:
 
 def _harden(ink: Tensor, key: Tensor) -> Tensor:
     """Make black of what is darker than a threshold and paper of the rest, as 1-bit scans and drawing pads do."""
-    threshold = _amount(key, 0.15, 0.5)
+    threshold = _amount(key, 0.08, 0.5)
     steepness = _amount(keyed(key, 1), 0.5, 3.0) / threshold
     darkest = ink.amax((1, 2, 3), keepdim=True).clamp(min=0.1)
     return ((ink / darkest - threshold) * steepness + 0.5).clamp(0, 1)
@@ -137,7 +137,7 @@ def _coarse(ink: Tensor, key: Tensor) -> Tensor:
     size = ink.shape[-1]
     groups = []
     for number, group in enumerate(ink.chunk(4)):
-        pixels = min(size, COARSEST + 5 * number)
+        pixels = min(size, COARSEST + 4 * number)
         small = F.interpolate(group, size=(pixels, pixels), mode="bilinear", antialias=True, align_corners=False)
         groups.append(F.interpolate(small, size=(size, size), mode="bilinear", align_corners=False))
     return torch.cat(groups)

@@ -17,7 +17,7 @@ from hcr.pen.exact import growth
 _NORMALS = 40
 _UNIFORMS = 24
 KINDS = 7
-RULES = 24  # at least as many as there are rules of running script
+RULES = 32  # at least as many as there are rules of running script
 _OF_WRITER, _OF_PICTURE = 1, 2
 
 

@@ -75,6 +75,9 @@ def start(
     state = plan.state(found, observer)
     if found:
         observer.note(f"resuming {run} at step {state.step}")
+    if plan.config.precision == "bf16" and not execution.multiplies_bf16:
+        device = execution.device.upper()
+        observer.note(f"precision bf16: this {device} has no such arithmetic; steps take many times as long as in fp32")
     if execution.cache != "none" and plan.packed:
         observer.note(held(plan))
     views = Views(run, plan.charset, tensorboard=execution.tensorboard) if ranks.first else None

@@ -13,7 +13,9 @@ import numpy as np
 
 from hcr.pen.running.dots import dots_in_row, heart, legs, lid, pair_of_dots, roof, speech, water
 from hcr.pen.running.forms import Found, New, Rule, between, body, knots, moved
+from hcr.pen.running.hooks import cart, inch, knife, mountain, person, small
 from hcr.pen.running.shafts import base, ear, foot, frame, levels, side_tree, step, tick
+from hcr.pen.running.sweeps import again, beast, robe, strike, woman
 from hcr.pen.skeleton import BENT, DOT, HENG, NA, PIE, SHU, Stroke
 
 
@@ -197,4 +199,15 @@ RULES: tuple[Rule, ...] = (
     lid,
     step,
     base,
+    again,
+    strike,
+    woman,
+    beast,
+    robe,
+    inch,
+    small,
+    knife,
+    mountain,
+    person,
+    cart,
 )

@@ -77,6 +77,8 @@ _TIES = {
     (PIE, HENG): 0.35,
     (PIE, SHU): 0.2,
     (PIE, PIE): 0.3,
+    (PIE, BENT): 0.25,
+    (TI, PIE): 0.15,
     (TI, BENT): 0.2,
     (TI, SHU): 0.15,
     (SHU, TI): 0.4,
@@ -93,6 +95,8 @@ _TIES = {
     (SHU, HENG): 0.2,
     (SHU, PIE): 0.15,
     (SHU, DOT): 0.15,
+    (SHU, SHU): 0.15,
+    (DOT, NA): 0.3,
     (DOT, SHU): 0.2,
 }
 
