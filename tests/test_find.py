@@ -1,81 +1,25 @@
 """Recognition: what lies in files, folders and zips, which split it is, and one clear line where it cannot be told."""
 
 import hashlib
-import io
 import os
 import pickle
 import zipfile
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 import h5py
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from hcr.charset import Charset
-from hcr.corpus.find import default_sources, find_corpus
-from hcr.corpus.gnt import encode_record
-from hcr.corpus.sample import Corpus, Damage, Sample
-from hcr.errors import DataError, HcrError, UsageError
+from hcr.corpus.sample import Damage, Sample
+from hcr.errors import DataError, UsageError
+from tests.layouts import find, gnt, lay, lay_hdf5, lay_zip, png, read, refusal, splits
 
-LEVEL1 = Charset.level1()
 REAL = Path(__file__).parents[2] / "shared" / "real"
-
-
-def gnt(chars: str = "一丁") -> bytes:
-    return b"".join(encode_record(char, np.full((4, 3), 200, np.uint8)) for char in chars)
-
-
-def png() -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((4, 3), 200, np.uint8)).save(buffer, "png")
-    return buffer.getvalue()
-
-
-def lay(root: Path, *names: str) -> Path:
-    """Lay files by their names: samples where the ending is that of samples, one line of text elsewhere."""
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content(name))
-    return root
-
-
-def content(name: str) -> bytes:
-    return {".gnt": gnt(), ".png": png()}.get(Path(name).suffix.lower(), b"text\n")
-
-
-def lay_zip(path: Path, *names: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in names:
-            archive.writestr(name, content(name))
-    return path
-
-
-def find(*paths: Path, allowed: Charset | None = LEVEL1, numbering: Charset = LEVEL1) -> Corpus:
-    return find_corpus(paths, allowed=allowed, numbering=numbering)
-
-
-def splits(corpus: Corpus) -> dict[str, str | None]:
-    return {unit.name: unit.split for unit in corpus.units}
-
-
-def read(corpus: Corpus) -> list[Sample | Damage]:
-    return [found for unit in corpus.units for found in unit.samples(hashlib.sha256())]
-
-
-def refusal(*paths: Path, kind: type[HcrError] = DataError, **charsets: Charset) -> str:
-    with pytest.raises(kind) as caught:
-        find(*paths, **charsets)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # GNT
@@ -340,69 +284,7 @@ def test_numbers_among_characters_are_refused(tmp_path: Path) -> None:
     assert f"{root}/00012: a numbered class folder among folders named by a character" in refusal(root)
 
 
-# What is no corpus
-
-
-def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
-    assert f"{tmp_path}/none: no such file or folder" in refusal(tmp_path / "none")
-
-
-def test_an_empty_folder_says_what_was_expected(tmp_path: Path) -> None:
-    assert refusal(tmp_path) == (
-        f"{tmp_path}: found nothing; expected .gnt files, class folders of pictures, a zip of either, or an HDF5 file"
-    )
-
-
-def test_a_folder_of_text_says_what_was_found(tmp_path: Path) -> None:
-    root = lay(tmp_path, "a.txt", "sub/b.txt", "README")
-    assert f"{root}: found 2 .txt, 1 README; expected .gnt files" in refusal(root)
-
-
-def test_an_empty_source_beside_a_good_one_is_named(tmp_path: Path) -> None:
-    (tmp_path / "b").mkdir()
-    assert f"{tmp_path}/b: found nothing" in refusal(lay(tmp_path / "a", "x.gnt"), tmp_path / "b")
-
-
-def test_gnt_and_class_folders_together_are_refused(tmp_path: Path) -> None:
-    message = refusal(lay(tmp_path, "w/1.gnt", "train/一/a.png"))
-    assert "w/1.gnt is a GNT file and train/一 is a class folder of pictures" in message
-
-
-def test_a_zip_that_holds_an_alz_says_to_unpack_it(tmp_path: Path) -> None:
-    path = lay_zip(tmp_path / "HWDB1.1trn_gnt.zip", "HWDB1.1trn_gnt.alz")
-    message = refusal(path)
-    assert message.startswith(f"{path}/HWDB1.1trn_gnt.alz: an archive that cannot be read here; unpack it")
-    assert refusal(tmp_path) == message, "not even where other archives beside it could be read"
-    lay(tmp_path, "HWDB1.1trn_gnt/1001-c.gnt")
-    assert len(find(tmp_path).units) == 1
-    assert "cannot be read here" in refusal(lay(tmp_path / "x", "a.alz") / "a.alz")
-
-
-def test_a_zip_in_a_zip_says_to_unpack_it(tmp_path: Path) -> None:
-    assert "a.zip/inner.zip: an archive that cannot be read here" in refusal(lay_zip(tmp_path / "a.zip", "inner.zip"))
-
-
-@pytest.mark.parametrize("cut", [0, 10, -30])
-def test_a_file_that_is_no_zip_though_named_so(tmp_path: Path, cut: int) -> None:
-    path = lay_zip(tmp_path / "a.zip", "1.gnt")
-    path.write_bytes(path.read_bytes()[:cut])
-    assert f"{path}: not a zip archive, or cut short (File is not a zip file); fetch it again" in refusal(path)
-
-
-def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
-    lay(tmp_path, "a.txt")
-    assert f"{tmp_path}/a.txt: neither a .gnt file, a zip archive nor an HDF5 file" in refusal(tmp_path / "a.txt")
-
-
 # HDF5; what is in the files is tests/test_hdf5.py's
-
-
-def lay_hdf5(path: Path, chars: str = "一丁") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(path, "w") as file:
-        file["trn/x"] = np.full((len(chars), 1, 8, 8), 255, np.uint8)
-        file["trn/y"] = np.frombuffer(chars.encode("gbk"), ">u2")
-    return path
 
 
 def test_hdf5_files_are_found_by_name_and_in_folders(tmp_path: Path) -> None:
@@ -478,56 +360,3 @@ def test_real_handwriting_is_recognised_and_nothing_is_lost() -> None:
             chars.add(found.char)
     assert counts == {"train": 8160, "val": 2448}
     assert len(chars) == 68
-
-
-# What is packed when nothing is named
-
-
-def test_the_parts_of_one_set_are_the_default(tmp_path: Path) -> None:
-    lay(tmp_path, "README.md", ".hidden/x.gnt", "HWDB1.1trn_gnt/1001-c.gnt", "drawn/train/0.gnt")
-    for name in ("Gnt1.1TrainPart1", "Gnt1.1TrainPart2", "Gnt1.1Test"):
-        lay_zip(tmp_path / f"{name}.zip", "a.gnt")
-    names = [path.name for path in default_sources(tmp_path)]
-    assert names == ["Gnt1.1Test.zip", "Gnt1.1TrainPart1.zip", "Gnt1.1TrainPart2.zip", "HWDB1.1trn_gnt"]
-
-
-def test_an_hdf5_file_is_a_corpus_of_its_own(tmp_path: Path) -> None:
-    path = lay_hdf5(tmp_path / "HWDB1.1.hdf5")
-    assert default_sources(tmp_path) == [path]
-    lay(tmp_path, "HWDB1.1trn_gnt/1001-c.gnt")
-    with pytest.raises(UsageError, match="holds 2 corpora"):
-        default_sources(tmp_path)
-
-
-def test_the_drawn_corpus_is_the_default_only_alone(tmp_path: Path) -> None:
-    lay(tmp_path, "README.md", "drawn/train/0.gnt")
-    (tmp_path / "empty").mkdir()
-    assert default_sources(tmp_path) == [tmp_path / "drawn"]
-    lay(tmp_path, "mine/0.gnt")
-    assert default_sources(tmp_path) == [tmp_path / "mine"]
-
-
-def test_loose_files_and_split_folders_are_one_corpus(tmp_path: Path) -> None:
-    lay(tmp_path, "train/一/a.png", "test/一/a.png")
-    assert default_sources(tmp_path) == [tmp_path / "test", tmp_path / "train"]
-    corpus = find(*default_sources(tmp_path))
-    assert corpus.name == tmp_path.name
-    assert splits(corpus) == {"test/一": "test", "train/一": "train"}
-
-
-def test_several_corpora_are_listed_as_commands(tmp_path: Path) -> None:
-    lay(tmp_path, "my set/0.gnt", "1.gnt", "2.gnt", "drawn/0.gnt")
-    lay_zip(tmp_path / "Gnt1.0Test.zip", "a.gnt")
-    with pytest.raises(UsageError) as caught:
-        default_sources(tmp_path)
-    assert str(caught.value) == (
-        f"{tmp_path}: holds 3 corpora; choose one: `hcr-data pack {tmp_path}/*.gnt`, or "
-        f"`hcr-data pack {tmp_path}/Gnt1.0Test.zip`, or `hcr-data pack '{tmp_path}/my set'`"
-    )
-
-
-@pytest.mark.parametrize("make", [lambda raw: raw, lambda raw: raw / "none"], ids=["empty", "missing"])
-def test_no_corpus_says_what_to_do(tmp_path: Path, make: Callable[[Path], Path]) -> None:
-    lay(tmp_path, "README.md")
-    with pytest.raises(UsageError, match="no corpus here; run `make dataset`"):
-        default_sources(make(tmp_path))

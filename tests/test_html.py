@@ -1,10 +1,9 @@
-"""report.html: what stands in it, and what it does in a real browser."""
+"""report.html: what stands in it; what it does in a browser is tests/test_html_browser.py's."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
@@ -14,93 +13,27 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hcr.charset import Charset
-from hcr.corpus.find import find_corpus
-from hcr.corpus.gnt import encode_record
-from hcr.evaluation.compare import Comparison, compare
 from hcr.evaluation.findings import Evaluation, examine
-from hcr.evaluation.groups import Row
-from hcr.evaluation.metrics import Predictions, summarise
+from hcr.evaluation.metrics import summarise
 from hcr.evaluation.page import gallery, html
 from hcr.evaluation.page.chart import ticks
-from hcr.pack.packer import PackConfig, pack
 from hcr.pack.store import open_pack
-from tests.browser import Browser, find_browser
-
-# Characters that HTML and scripts stumble over, look-alikes, and enough others for a hundred pairs.
-CHARACTERS = Charset([*"<&\"'A", *"已己巳人入八", *Charset.level1().characters[:129]])
-HOSTILE = "a\"'><script>alert(1)<"  # a writer, and so a file's name and an origin
-WRITERS = ("1001", "1002", HOSTILE)
-CURVES = [{"epoch": n, "step": 9 * n, "train_loss": 3 / n, "train_top1": 1 - 0.9 / n} for n in (1, 2, 3)]
-CURVES = [row | {"val_loss": row["train_loss"] / 2, "val_top1": 0.9} for row in CURVES]
-CONDITIONS = [
-    Row("as they are", 9, 100, 90, 99, 0.9, 0.82, 0.95, 0.9),
-    Row(HOSTILE, 9, 100, 50, 80, 0.5, 0.36, 0.55, 0.5),
-    Row("thinner", 9, 100, 70, 80, 0.7, 0.6, 0.8, 0.5),
-    Row("darker", 9, 100, 95, 80, 0.95, 0.9, 0.98, 0.5),
-]
-ABSENT = CHARACTERS[7]  # has no sample in the test split
+from tests.reports import ABSENT, CHARACTERS, CURVES, HOSTILE, compared, evaluated, written
 
 
 @pytest.fixture(scope="module")
 def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
-    """Predictions by nobody on 139 characters of 3 writers, two fifths of them wrong, with scores."""
-    folder = tmp_path_factory.mktemp("html")
-    random = np.random.default_rng(5)
-    for split, writers in (("train", ("0001",)), ("test", WRITERS)):
-        (folder / "raw" / split).mkdir(parents=True)
-        for writer in writers:
-            pictures = random.integers(0, 256, (len(CHARACTERS), 20, 20), np.uint8) | np.uint8(128)
-            records = [
-                encode_record(char, picture)
-                for char, picture in zip(CHARACTERS.characters, pictures, strict=True)
-                if split == "train" or char != ABSENT
-            ]
-            (folder / "raw" / split / f"{writer}.gnt").write_bytes(b"".join(records))
-    pack(find_corpus([folder / "raw"], allowed=None, numbering=CHARACTERS), folder / "odd-32", PackConfig(size=32))
-    reader = open_pack(folder / "odd-32" / "test.lmdb")
-    target, classes = reader.labels.astype(np.int64), len(reader.charset)
-    top = (target[:, None] + np.arange(10)) % classes
-    wrong = np.flatnonzero(random.random(len(target)) < 0.4)
-    top[wrong] = np.roll(top[wrong], random.integers(1, 3), axis=1)
-    score = np.sort(random.dirichlet(np.ones(10), len(target)).astype(np.float32), axis=1)[:, ::-1]
-    predictions = Predictions(np.arange(len(target)), target, top, score)
-    summary = summarise(predictions, classes)
-    run = Path("artifacts/first & <best>/checkpoints/best.pt")
-    return Evaluation(
-        predictions,
-        summary,
-        reader.charset,
-        folder / "odd-32",
-        "test",
-        reader.digest,
-        run,
-        "00ff",
-        "compact",
-        seconds=2.0,
-    )
+    return evaluated(tmp_path_factory.mktemp("html"))
+
+
+@pytest.fixture(scope="module")
+def report(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(evaluation, tmp_path_factory.mktemp("report") / "report.html")
 
 
 def write(evaluation: Evaluation, path: Path, curves: list[dict[str, Any]] = CURVES) -> str:
     html.write_html(path, evaluation, examine(evaluation), curves)
     return path.read_text("utf-8")
-
-
-def compared(evaluation: Evaluation) -> Comparison:
-    """With another run, which misreads 40 pictures more."""
-    before = evaluation.predictions
-    top = before.top.copy()
-    more = np.flatnonzero(before.hit)[:40]
-    top[more] = np.roll(top[more], 1, axis=1)
-    found = compare(before, replace(before, top=top), len(CHARACTERS))
-    return replace(found, other="artifacts/<other>/predictions.npz")
-
-
-@pytest.fixture(scope="module")
-def report(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("report") / "report.html"
-    html.write_html(path, evaluation, examine(evaluation), CURVES, compared(evaluation), CONDITIONS)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +56,6 @@ def words(page: str) -> str:
 def with_predictions(evaluation: Evaluation, **changed: Any) -> Evaluation:
     predictions = replace(evaluation.predictions, **changed)
     return replace(evaluation, predictions=predictions, summary=summarise(predictions, len(evaluation.charset)))
-
-
-# ---- Without a browser
 
 
 class Checker(HTMLParser):
@@ -354,183 +284,3 @@ def test_colours_have_contrast_in_both_modes(page: str) -> None:
         for text, ground in [*pairs, ("on-seal", "seal")]:
             bright, dark = sorted((luminance(mode[text]), luminance(mode[ground])), reverse=True)
             assert (bright + 0.05) / (dark + 0.05) >= 4.5, f"{text} on {ground}"
-
-
-# ---- In a browser
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    program = find_browser()
-    if program is None:
-        pytest.skip("no Chromium on this machine: the page's behaviour is not tested (apt-get install chromium)")
-    opened = Browser(program, tmp_path_factory.mktemp("profile"))
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def at(browser: Browser, report: Path) -> Iterator[Browser]:
-    """The report, opened afresh; no test may leave an error or a request behind."""
-    browser.open(report.as_uri())
-    yield browser
-    assert browser.errors == []
-    assert [url for url in browser.requests if not url.startswith("data:")] == [report.as_uri()]
-
-
-def column(browser: Browser, number: int) -> list[str]:
-    cells: list[str] = browser.run(
-        f"[...document.querySelectorAll('#classes-table tbody tr')].map(r => r.cells[{number}].innerText)"
-    )
-    return cells
-
-
-def shown(browser: Browser) -> str:
-    """The characters in the table, as many as are rendered."""
-    return "".join(cell[0] for cell in column(browser, 0))
-
-
-def opened(browser: Browser) -> str | None:
-    """The character whose card is open."""
-    char: str | None = browser.run("document.querySelector('dialog[open] .title .han')?.innerText ?? null")
-    return char
-
-
-def search(browser: Browser, text: str) -> None:
-    browser.run("document.getElementById('search').value = ''; document.getElementById('search').focus()")
-    browser.type(text)
-
-
-def test_every_column_sorts_both_ways(at: Browser, evaluation: Evaluation) -> None:
-    heads = at.run("[...document.querySelectorAll('#classes-table th')].map(h => h.dataset.key)")
-    assert len(heads) == 10
-    summary = evaluation.summary
-    for number, key in enumerate(heads):
-        select = f"#classes-table th:nth-child({number + 1})"
-        # The table stands sorted by its first column.
-        turns = ("descending", "ascending") if number == 0 else ("ascending", "descending")
-        for turn in turns:
-            at.click(f"{select} button")
-            sorted_by = "[...document.querySelectorAll('th[aria-sort]')].map(h => [h.dataset.key, h.ariaSort])"
-            assert at.run(sorted_by) == [[key, turn]]
-            if key in ("n", "correct", "recall", "precision", "f1", "confidence"):
-                name = {"n": "count", "confidence": "mean_confidence"}.get(key, key)
-                figures = [float(getattr(summary, name)[CHARACTERS.label(char)]) for char in shown(at)]
-                known = [figure for figure in figures if figure == figure]
-                assert known == pytest.approx(sorted(known, reverse=turn == "descending"), abs=2e-4)
-    at.click("#classes-table th:nth-child(5) button")
-    at.click("#show-more")
-    at.click("#show-more")
-    assert shown(at)[-1] == ABSENT, "an undefined recall comes last"
-    at.click("#classes-table th:nth-child(5) button")
-    at.click("#show-more")
-    at.click("#show-more")
-    assert shown(at)[-1] == ABSENT and column(at, 4)[-1] == "" and len(shown(at)) == len(CHARACTERS)
-
-
-@pytest.mark.parametrize(
-    ("asked", "expected"),
-    [
-        ("已", "已"),
-        ("巳已", "已巳"),
-        ("U+5DF2", "已"),
-        ("u+5df2", "已"),
-        ("5DF2", "已"),
-        ("<", "<"),
-        ("5df", "己已巳"),
-        ("龘", ""),
-    ],
-)
-def test_search(at: Browser, asked: str, expected: str) -> None:
-    search(at, asked)
-    found = "".join(char for char in shown(at) if len(asked) > 3 or char in expected or expected in ("", asked))
-    assert found == expected
-    assert at.run("document.getElementById('found').innerText") == f"{len(shown(at))} of {len(CHARACTERS)} classes"
-
-
-def test_search_and_sort_go_over_all_classes_not_only_those_shown(at: Browser) -> None:
-    last = CHARACTERS[len(CHARACTERS) - 1]
-    assert last not in shown(at) and len(shown(at)) == 50
-    search(at, last)
-    assert shown(at) == last
-    assert not at.run("document.getElementById('show-more').checkVisibility()")
-    search(at, "")
-    at.run("document.getElementById('only').value = 'empty'")
-    at.run("document.getElementById('only').dispatchEvent(new Event('change'))")
-    assert shown(at) == ABSENT
-
-
-def test_a_class_opens_by_mouse(at: Browser, evaluation: Evaluation) -> None:
-    search(at, "<")
-    at.click("#classes-table tbody td:nth-child(6)")
-    assert opened(at) == "<"
-    label = CHARACTERS.label("<")
-    wrong = int(evaluation.summary.count[label] - evaluation.summary.correct[label])
-    text = at.run("document.querySelector('dialog').innerText")
-    assert "U+003C" in text and f"{evaluation.summary.recall[label]:.2%}" in text
-    assert at.run("document.querySelectorAll('dialog .pic.miss').length") == wrong
-    assert at.run("location.hash") == "#U+003C"
-    at.click("dialog .close")
-    assert opened(at) is None and at.run("location.hash") == ""
-    at.click("#pairs .han")
-    assert opened(at) == at.run("document.querySelector('#pairs .han').innerText")
-
-
-def test_a_class_opens_by_keyboard(at: Browser) -> None:
-    search(at, "己已巳")
-    at.press("Tab", 3)  # past the choice beside it and the scrolling table, to the first heading
-    assert at.run("document.activeElement.parentElement.dataset.key") == "point"
-    assert at.run("document.activeElement.matches(':focus-visible')")
-    at.press("Enter")
-    assert shown(at) == "巳已己"
-    at.press("Tab", 10)
-    assert at.run("document.activeElement.innerText") == "巳"
-    at.press("ArrowDown")
-    assert at.run("document.activeElement.innerText") == "已"
-    at.press("Enter")
-    assert opened(at) == "已"
-    at.press("ArrowRight")
-    assert opened(at) == "己"
-    at.press("ArrowLeft", 2)
-    assert opened(at) == "巳"
-    at.press("Escape")
-    assert opened(at) is None
-    assert at.run("document.activeElement.innerText") == "已", "the focus returns to where it was"
-
-
-def test_an_address_names_a_class(browser: Browser, report: Path) -> None:
-    browser.open(report.as_uri() + "#U+5DF2")
-    assert opened(browser) == "已"
-
-
-@pytest.mark.parametrize("width", [320, 390, 1280])
-def test_the_page_never_scrolls_sideways(browser: Browser, report: Path, width: int) -> None:
-    browser.open(report.as_uri(), width=width, height=800)
-    browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
-    browser.run("document.querySelectorAll('.card').forEach(c => c.style.contentVisibility = 'visible')")
-    seen = browser.run("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
-    assert seen[0] <= seen[1] <= width
-    browser.run("document.querySelector('#classes-table tbody button').click()")
-    bars = browser.run("[...document.querySelectorAll('#robustness .meter i')].map(i => i.clientWidth)")
-    assert bars[1] > 10 and bars == pytest.approx([2 * bars[1], bars[1], 0], abs=1)
-    box = browser.run("(d => [d.left, d.right])(document.querySelector('dialog').getBoundingClientRect())")
-    assert box[0] >= 0 and box[1] <= width
-    inner = browser.run("(b => [b.scrollWidth, b.clientWidth])(document.querySelector('dialog .body'))")
-    assert inner[0] <= inner[1]
-
-
-def test_dark_mode_has_colours_of_its_own(browser: Browser, report: Path) -> None:
-    colours = []
-    for scheme in ("light", "dark"):
-        browser.open(report.as_uri(), scheme=scheme)
-        colours.append(browser.run("(s => [s.backgroundColor, s.color])(getComputedStyle(document.body))"))
-    (paper, ink), (dark_paper, dark_ink) = colours
-    assert paper != dark_paper and ink != dark_ink
-    assert sum(map(int, re.findall(r"\d+", paper))) > 600 > 150 > sum(map(int, re.findall(r"\d+", dark_paper)))
-
-
-def test_without_javascript_the_figures_can_be_read(browser: Browser, report: Path) -> None:
-    browser.open(report.as_uri(), script=False)
-    text = browser.call("Runtime.evaluate", expression="document.body.innerText")["result"]["value"]
-    assert "top-1 accuracy" in text and "The table needs JavaScript" in text and "Most confused pairs" in text
-    assert "Commonest wrong answers" not in text
