@@ -159,6 +159,17 @@ def script(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
+def test_a_reader_that_goes_away_is_no_error(here: Path, small_pack: Path) -> None:
+    process = subprocess.Popen(
+        [script("hcr-data"), "info", small_pack], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait() == 1, "not a success: the reader may have wanted more"
+
+
 def test_ctrl_c_saves_and_resume_goes_on(here: Path, small_pack: Path) -> None:
     command = [script("hcr-train"), "--data", str(small_pack), "--run", "r", "--arch", "compact", "--epochs", "5000"]
     command += ["--batch-size", "40", "--resume"]

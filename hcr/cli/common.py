@@ -38,6 +38,8 @@ class Command(click.Command):
         utf8_streams()
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # nobody reads on, as with `| head`: click then ends without a word
         except (HcrError, OSError) as error:
             if ctx.meta.get("debug"):
                 raise
