@@ -1,6 +1,6 @@
 """What the rules of running script are made of: lines with the knots of other strokes.
 
-Below the rules of `components` and `dots`; what a rule is stands in `components`.
+Below all the rules; what a rule is stands in `components`.
 """
 
 from __future__ import annotations
