@@ -48,9 +48,10 @@ SHARPEST = 32.0  # what logits are multiplied by at most, and divided by
 FONTS = " and from the outlines of the fonts that the recipe names"
 
 
-def training_of(run: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Say what a run learnt from and how: its settings, pictures, seconds, machines and commit, and what was `before`.
+def training_of(run: Path, content: dict[str, Any], others: Sequence[str] = ()) -> dict[str, Any]:
+    """Say what a run learnt from and how: its settings, pictures, seconds, machines and commit, and what went before.
 
+    `runs` lists all trainings that went into it, each once; `before` and `mean_with`, of `others`, are places there.
     Raises: UsageError for a run that learnt from a pack: real handwriting is somebody's, and seldom free. That holds
     for the runs whose weights it began with, too.
     """
@@ -62,11 +63,13 @@ def training_of(run: Path, content: dict[str, Any]) -> dict[str, Any]:
     # An epoch's line has the steps since the run was last started, so a run that was stopped has no seconds for some.
     seconds = content["step"] * sum(epoch["seconds"] for epoch in timings) / steps if steps else None
     starts, fonts = record["starts"], config.get("font", ())
+    init, runs = starts[0]["init"], list[dict[str, Any]]()
     return {
         # Which fonts and characters, not where on this machine they lay.
         "config": config | {"charset": Path(config["charset"]).name, "font": [Path(font).name for font in fonts]},
         "pack": content["pack"],
-        "before": starts[0]["init"] and _before(Path(starts[0]["init"])),
+        "before": _placed(_before(Path(init)), runs) if init else None,
+        "mean_with": [_placed(_before(_weights_of(other)), runs) for other in others],
         "steps": content["step"],
         "pictures": content["step"] * config["batch_size"],
         "seconds": seconds and round(seconds),
@@ -74,7 +77,20 @@ def training_of(run: Path, content: dict[str, Any]) -> dict[str, Any]:
         "versions": record["versions"],
         "git": record["git"],
         "validation": content["best"],
+        "runs": runs,
     }
+
+
+def _placed(training: dict[str, Any], runs: list[dict[str, Any]]) -> int:
+    """Put a training and those that went into it among `runs`, each once, and say in which place it is itself."""
+    places: list[int] = []
+    for record in [*training["runs"], {key: value for key, value in training.items() if key != "runs"}]:
+        before = None if record["before"] is None else places[record["before"]]
+        record = record | {"before": before, "mean_with": [places[other] for other in record["mean_with"]]}
+        if record not in runs:
+            runs.append(record)
+        places.append(runs.index(record))
+    return places[-1]
 
 
 def _before(weights: Path) -> dict[str, Any]:
@@ -93,12 +109,10 @@ def _weights_of(name: str) -> Path:
 
 
 def stages(training: dict[str, Any]) -> list[dict[str, Any]]:
-    """Give the runs that went into a training, each once, the first one first; of a mean, those of all."""
-    runs = []
-    for earlier in [training["before"], *training.get("mean_with", ())]:
-        runs += stages(earlier) if earlier else []
-    own = {key: value for key, value in training.items() if key not in {"before", "mean_with", "temperature"}}
-    return [run for place, run in enumerate([*runs, own]) if run not in runs[:place]]
+    """Give the runs that went into a training, each once, the first one first, whatever means were taken of them."""
+    of_means = {"before", "mean_with", "temperature", "runs"}
+    runs = [{key: run[key] for key in run.keys() - of_means} for run in [*training["runs"], training]]
+    return [run for place, run in enumerate(runs) if run not in runs[:place]]
 
 
 def mean_with(content: dict[str, Any], others: Sequence[str]) -> dict[str, Tensor]:
@@ -160,8 +174,7 @@ def release(name: str, out: Path, figures: Path | None, *, others: Sequence[str]
     checkpoint = _weights_of(name)
     content = read_checkpoint(checkpoint)
     require_preprocessing(content, checkpoint)
-    training = training_of(checkpoint.parent.parent, content)
-    training["mean_with"] = [_before(_weights_of(other)) for other in others]
+    training = training_of(checkpoint.parent.parent, content, others)
     content["ema"] = mean_with(content, others)
     model = Recognizer(content["arch"], Charset(content["characters"]), content["size"])
     load_weights(model, content["ema"], checkpoint)
@@ -235,8 +248,8 @@ def _facts(path: Path) -> dict[str, str]:
 
 def _mixture(training: dict[str, Any]) -> str:
     """Say of how many weights a file's are the mean, and of how many those were that are means themselves."""
-    others = training["mean_with"]
-    inner = [f", of which one is a mean of {1 + len(other['mean_with'])}" for other in others if other.get("mean_with")]
+    others = [training["runs"][place] for place in training["mean_with"]]
+    inner = [f", of which one is a mean of {1 + len(other['mean_with'])}" for other in others if other["mean_with"]]
     return f"mean of {len(others) + 1} runs'{''.join(inner)}" if others else "the last run's"
 
 

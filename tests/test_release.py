@@ -207,7 +207,7 @@ def test_the_mean_of_runs(script: ModuleType, here: Path, tmp_path: Path, monkey
     out = tmp_path / "mean.safetensors"
     script.release("on", out, None, others=["off", "drawn"])
     training = read_released(out)["training"]
-    assert [run["config"]["seed"] for run in training["mean_with"]] == [12, GIVEN["seed"]]
+    assert [training["runs"][place]["config"]["seed"] for place in training["mean_with"]] == [12, GIVEN["seed"]]
     assert [run["config"]["seed"] for run in script.stages(training)] == [GIVEN["seed"], 12, 11]
     table = script.card_table([out])
     assert "| weights | mean of 3 runs' |" in table and "| trained on | 240 drawn pictures in 3 runs, " in table
@@ -254,6 +254,9 @@ def test_a_mean_with_a_released_file_takes_its_logits_as_they_were(
     assert torch.allclose(found[rows] * divisor[released], expected[rows] * divisor[both], rtol=2e-3, atol=1e-5)
     training = read_released(released)["training"]
     assert [run["config"]["seed"] for run in script.stages(training)] == [GIVEN["seed"], 14]
+    # Each training once, however many others go back to it: drawn, later, earlier, which is a mean of the two.
+    assert [(run["before"], run["mean_with"]) for run in training["runs"]] == [(None, []), (0, []), (None, [1])]
+    assert (training["before"], training["mean_with"]) == (0, [2])
     assert "| weights | mean of 2 runs', of which one is a mean of 2 |" in script.card_table([released])
 
 
