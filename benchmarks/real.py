@@ -141,7 +141,8 @@ def measure(
         "ms_1": round(milliseconds(lambda: predictor.predict(batch[:1]), 1, repeats), 3),
         "ms_64": round(milliseconds(lambda: predictor.predict(batch), 64, max(1, repeats // 20)), 3),
         "ms_fitting": round(milliseconds(lambda: fit_square(to_paper(first), model.size), 1, repeats), 3),
-        "machine": processor(),
+        # Processors of one name differ by half in what their vectors do.
+        "machine": f"{processor()} with {torch.backends.cpu.get_cpu_capability()}",
         "worst": by_character[:WORST],
     }
     return figures, by_character
