@@ -10,7 +10,9 @@ import torch
 from hcr.charset import Charset
 from hcr.corpus.drawn import draw_corpus, spread
 from hcr.corpus.find import find_corpus
+from hcr.evaluation.findings import Evaluation
 from hcr.pack.packer import PackConfig, pack
+from tests.reports import evaluated, written
 from tests.runs import run_to_end
 
 CHARACTERS, WRITERS = 12, 10
@@ -34,6 +36,16 @@ def small_pack(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     corpus = find_corpus([corpus_folder], allowed=None, numbering=Charset.level1())
     pack(corpus, out, PackConfig(size=32))
     return out
+
+
+@pytest.fixture(scope="session")
+def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    return evaluated(tmp_path_factory.mktemp("evaluated"))
+
+
+@pytest.fixture(scope="session")
+def report(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(evaluation, tmp_path_factory.mktemp("report") / "report.html")
 
 
 @pytest.fixture

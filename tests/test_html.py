@@ -18,17 +18,7 @@ from hcr.evaluation.metrics import summarise
 from hcr.evaluation.page import gallery, html
 from hcr.evaluation.page.chart import ticks
 from hcr.pack.store import open_pack
-from tests.reports import ABSENT, CHARACTERS, CURVES, HOSTILE, compared, evaluated, written
-
-
-@pytest.fixture(scope="module")
-def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
-    return evaluated(tmp_path_factory.mktemp("html"))
-
-
-@pytest.fixture(scope="module")
-def report(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written(evaluation, tmp_path_factory.mktemp("report") / "report.html")
+from tests.reports import ABSENT, CHARACTERS, CURVES, HOSTILE, compared
 
 
 def write(evaluation: Evaluation, path: Path, curves: list[dict[str, Any]] = CURVES) -> str:

@@ -10,17 +10,7 @@ import pytest
 
 from hcr.evaluation.findings import Evaluation
 from tests.browser import Browser, find_browser
-from tests.reports import ABSENT, CHARACTERS, evaluated, written
-
-
-@pytest.fixture(scope="module")
-def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
-    return evaluated(tmp_path_factory.mktemp("html"))
-
-
-@pytest.fixture(scope="module")
-def report(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written(evaluation, tmp_path_factory.mktemp("report") / "report.html")
+from tests.reports import ABSENT, CHARACTERS
 
 
 @pytest.fixture(scope="module")
