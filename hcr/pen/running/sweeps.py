@@ -92,7 +92,7 @@ def woman(strokes: Sequence[Stroke], first: int) -> Found | None:
 
 
 def beast(strokes: Sequence[Stroke], first: int) -> Found | None:
-    """犭: falling left, a bow with a hook, falling left from it: joined from above, or the last two in one line."""
+    """犭: falling left, a bow with a hook, falling left from it: joined from above, or the first two in one line."""
     run = strokes[first : first + 3]
     if len(run) < 3 or run[0].kind != PIE or run[2].kind != PIE or not run[1].hooked or run[1].pieces != 2:
         return None
