@@ -28,7 +28,7 @@ from hcr.cli.train import main
 from hcr.corpus.drawn import draw_corpus
 from hcr.errors import DataError, Stopped, UsageError
 from hcr.feed.drawn import pen_digest
-from hcr.pen import Pen
+from hcr.pen import Pen, ragged
 from hcr.pen.fonts.glyphs import font_digest, make_forms, read_font
 from hcr.pen.picture import SHARE
 from hcr.training import Execution, train
@@ -179,6 +179,14 @@ def test_more_fonts_share_the_writers(font: Path, pens: tuple[Pen, Pen], tmp_pat
     pictures = drawn(both, [0] * len(follow), follow)
     like = [(pictures == drawn(pen, [0] * len(follow), follow)).flatten(1).all(1) for pen in alone]
     assert (like[0] ^ like[1]).all() and 0.3 < like[0].float().mean() < 0.7
+
+
+def test_the_way_of_a_gpu_draws_the_same(pens: tuple[Pen, Pen], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where strokes leave something over, what is written after a font comes behind it."""
+    labels, writers = [place % 5 for place in range(300)], list(range(300))
+    counted = drawn(pens[1], labels, writers)
+    monkeypatch.setattr(ragged, "_counts_at_once", lambda tensor: False)
+    assert torch.equal(drawn(pens[1], labels, writers), counted)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

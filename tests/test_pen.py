@@ -17,7 +17,7 @@ from hcr.charset import Charset
 from hcr.errors import DataError
 from hcr.glyph import fit_square
 from hcr.pen import Pen, StrokeTable, ragged
-from hcr.pen.chance import keyed, normal, uniform
+from hcr.pen.chance import keyed, normal, normals, uniform, uniforms
 from hcr.pen.exact import decay, growth, turning
 from hcr.pen.hand import Hands
 from hcr.pen.render import render
@@ -313,6 +313,13 @@ def test_random_numbers_are_even_normal_and_unrelated() -> None:
     assert len(keys.unique()) > 19_990
 
 
+def test_numbers_of_many_keys_at_once_are_those_of_each() -> None:
+    keys, counts = keyed(torch.arange(50)[:, None], torch.tensor([3, 1, 7])), (4, 1, 9)
+    for at_once, alone in ((uniforms, uniform), (normals, normal)):
+        for column, (count, numbers) in enumerate(zip(counts, at_once(keys, counts), strict=True)):
+            assert torch.equal(numbers, alone(keys[:, column], count))
+
+
 def test_exact_arithmetic_is_near_what_it_is_named_after() -> None:
     x = torch.linspace(-1, 1, 101)
     torch.testing.assert_close(growth(x), x.exp(), rtol=0.01, atol=0)
@@ -327,6 +334,26 @@ def test_room_to_spare_changes_nothing(pen: Pen, monkeypatch: pytest.MonkeyPatch
     counted = many(pen, 140)
     monkeypatch.setattr(ragged, "_counts_at_once", lambda tensor: False)
     assert torch.equal(many(pen, 140), counted)
+
+
+@pytest.mark.parametrize(("size", "count"), [(32, 1), (64, 1), (64, 300), (160, 40)])
+def test_the_fullest_characters_have_room(size: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = StrokeTable.load()
+    fullest = Pen("".join(sorted(Charset.gb2312().characters, key=lambda char: -len(table.medians(char)))[:5]))
+    turns = [torch.arange(start, start + count) for start in range(0, 60, min(60, count))]
+    counted = [fullest.draw(turn % 5, turn, turn * 0, seed=8, size=size) for turn in turns]
+    monkeypatch.setattr(ragged, "_counts_at_once", lambda tensor: False)
+    for turn, pictures in zip(turns, counted, strict=True):
+        assert torch.equal(fullest.draw(turn % 5, turn, turn * 0, seed=8, size=size), pictures)
+
+
+def test_what_is_left_over_is_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    place, meant = torch.tensor([5, 2, 5, 5, 5, 5]), torch.tensor([True, True, True, False, False, False])
+    assert torch.equal(ragged.spread(place, meant, 3), place), "a CPU has nothing left over"
+    monkeypatch.setattr(ragged, "_counts_at_once", lambda tensor: False)
+    assert ragged.spread(place, meant, 3).tolist() == [5, 2, 5, 0, 1, 2]
+    values = ragged.spare(torch.ones(6, 2), meant, -1.0)
+    assert values.tolist() == [[1, 1]] * 3 + [[-1, -1]] * 3
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -69,7 +69,7 @@ def test_a_fit_is_the_same_among_others() -> None:
     glyphs = [glyph_of(bent(strokes)) for strokes in characters]
     together = fit(characters, glyphs)
     for strokes, glyph, moved in zip(characters, glyphs, together, strict=True):
-        assert np.abs(fit([strokes], [glyph])[0] - moved).max() < 1e-6
+        assert np.abs(next(fit([strokes], [glyph])) - moved).max() < 1e-6
 
 
 def test_the_copybook_takes_the_manner_of_a_font(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hcr.pen.fonts.crew import crew
 from hcr.pen.fonts.glyphs import Forms
-from hcr.pen.fonts.proportions import proportions
+from hcr.pen.fonts.proportions import fits, proportions
 from hcr.pen.neighbours import contacts, overhangs
 from hcr.pen.running import around, knots_of, sheltered, sites_of, with_running_forms
 from hcr.pen.skeleton import (
@@ -117,22 +118,24 @@ def make_copybook(characters: str, device: str | torch.device = "cpu", forms: Fo
 
     Raises: DataError for a character without strokes.
     """
-    table = StrokeTable.load()
-    medians = [table.medians(char) for char in characters]
-    plain = iter(strokes_of([line for lines in medians for line in lines]))
-    own = [without_false_hooks(list(islice(plain, len(lines)))) for lines in medians]
-    sites = [sites_of(strokes) for strokes in own]
-    new = iter(strokes_through([knots for each in sites for knots in knots_of(each)]))
-    written = [with_running_forms(strokes, each, new) for strokes, each in zip(own, sites, strict=True)]
-    parts = []
-    for strokes, each, all_strokes in zip(own, sites, written, strict=True):
-        of = parts_of(strokes, around(strokes, each))
-        parts += [of[stroke.place] for stroke in all_strokes]
-    owner = np.repeat(np.arange(len(written)), [len(strokes) for strokes in written])
-    flat = [stroke for strokes in written for stroke in strokes]
-    shelter = np.concatenate([sheltered(strokes, lines) for strokes, lines in zip(own, written, strict=True)])
-    moves = proportions(own, written, forms) if forms else iter(())
-    return _laid_out(characters, flat, shelter, moves, np.array(parts), owner, torch.device(device))
+    with crew(len(forms.host_rows) if forms else 0) as each:
+        table = StrokeTable.load()
+        medians = [table.medians(char) for char in characters]
+        plain = iter(strokes_of([line for lines in medians for line in lines]))
+        own = [without_false_hooks(list(islice(plain, len(lines)))) for lines in medians]
+        fonts = fits(own, forms, each) if forms else []
+        sites = [sites_of(strokes) for strokes in own]
+        new = iter(strokes_through([knots for found in sites for knots in knots_of(found)]))
+        written = [with_running_forms(strokes, found, new) for strokes, found in zip(own, sites, strict=True)]
+        moves = proportions(own, written, fonts, each) if forms else iter(())
+        parts = []
+        for strokes, found, all_strokes in zip(own, sites, written, strict=True):
+            of = parts_of(strokes, around(strokes, found))
+            parts += [of[stroke.place] for stroke in all_strokes]
+        owner = np.repeat(np.arange(len(written)), [len(strokes) for strokes in written])
+        flat = [stroke for strokes in written for stroke in strokes]
+        shelter = np.concatenate([sheltered(strokes, lines) for strokes, lines in zip(own, written, strict=True)])
+        return _laid_out(characters, flat, shelter, moves, np.array(parts), owner, torch.device(device))
 
 
 class _Rows(NamedTuple):
@@ -157,8 +160,9 @@ class _Rows(NamedTuple):
 
 def _cut(strokes: Sequence[Stroke], lines: np.ndarray) -> _Rows:
     stroke = np.repeat(np.arange(len(strokes)), [each.pieces for each in strokes])
-    begin = np.concatenate([each.corners[:-1] for each in strokes])
-    end = np.concatenate([each.corners[1:] for each in strokes])
+    begin, end = (
+        np.array([corner for each in strokes for corner in each.corners[kept]]) for kept in (slice(-1), slice(1, None))
+    )
     chord = lines[stroke, end] - lines[stroke, begin]
     rows = np.clip(np.round(np.sqrt(np.hypot(*chord.T) / _ROW)), 1, _MOST_ROWS).astype(int)
 

@@ -8,10 +8,13 @@ handwriting beside drawn ones, and by what a network that learnt from them could
 
 from __future__ import annotations
 
+from copy import copy
+from functools import cache
+
 import torch
 from torch import Tensor
 
-from hcr.pen.chance import keyed, normal, uniform
+from hcr.pen.chance import keyed, normals, uniforms
 from hcr.pen.exact import growth
 
 _NORMALS = 40
@@ -29,8 +32,14 @@ class Hands:
         writer = keyed(seed, writers, writers * 0 + _OF_WRITER)
         self.writer = writer
         self.key = keyed(seed, writers, codes, numbers)
-        habit, fixed = normal(writer, _NORMALS).unbind(1), uniform(keyed(writer, 3), _UNIFORMS).unbind(1)
-        mood, chance = normal(keyed(self.key, _OF_PICTURE), 20).unbind(1), uniform(keyed(self.key, 3), 2).unbind(1)
+        # For 3: habits that do not vary; 5: for kinds of strokes; 7: likings.
+        of_writer = keyed(writer[:, None], torch.arange(3, 8, 2, device=writer.device))
+        of_picture = keyed(self.key[:, None], torch.arange(_OF_PICTURE, 4, device=writer.device))
+        keys = torch.stack([writer, of_writer[:, 1], of_picture[:, 0]], 1)
+        habits, of_kind, moods = normals(keys, (_NORMALS, 3 * KINDS, 20))
+        keys = torch.stack([of_writer[:, 0], of_writer[:, 2], of_picture[:, 1]], 1)
+        always, likings, chances = uniforms(keys, (_UNIFORMS, RULES, 2))
+        habit, fixed, mood = habits.unbind(1), always.unbind(1), moods.unbind(1)
 
         self.speed = (fixed[0] * (0.4 + 0.6 * fixed[1]) + 0.06 * mood[0]).clamp(0, 1)
         speed = self.speed
@@ -42,7 +51,7 @@ class Hands:
         self.rise = 0.095 + 0.085 * habit[2] + 0.03 * mood[2]
         self.aspect = -0.17 + 0.17 * habit[3] + 0.08 * mood[3]
         bends = zip(habit[4:10], mood[4:10], strict=True)
-        self.warp = torch.stack([0.03 * always + 0.035 * self.care * now for always, now in bends])
+        self.warp = torch.stack([0.03 * usual + 0.035 * self.care * now for usual, now in bends], 1)  # float32[B, 6]
         self.height = (94 * growth(0.13 * habit[10])).clamp(72, 128)
 
         self.tuck = 0.5 + 0.4 * habit[18] + 0.2 * mood[12]  # how much of what sticks out is taken in, in halves
@@ -61,12 +70,7 @@ class Hands:
         self.turn, self.size = 0.075 * self.care, 0.13 * self.care
         self.shift, self.bow = (0.004 + 0.012 * fixed[2]) * self.care, 0.05 * self.care
         # What a writer does to every stroke of a kind: float32[B, KINDS].
-        of_kind = normal(keyed(writer, 5), 3 * KINDS).view(-1, 3, KINDS)
-        spread = torch.tensor([0.04, 0.04, 0.1, 0.12, 0.3, 0.15, 0.04], device=writers.device)
-        self.kind_turn = of_kind[:, 0] * spread
-        spread = torch.tensor([0.1, 0.08, 0.12, 0.15, 0.25, 0.2, 0.06], device=writers.device)
-        self.kind_size = of_kind[:, 1] * spread
-        self.kind_bow = of_kind[:, 2] * 0.03
+        self.kind_turn, self.kind_size, self.kind_bow = (of_kind.view(-1, 3, KINDS) * _spreads(writer.device)).unbind(1)
         self.straight = (0.15 + 0.25 * habit[11]).clamp(-0.2, 1)  # how much of a stroke's curve is lost
 
         # What is left of hooks, sweeps and dots, with HOOK, SWEEP and SPOT: float32[B, 4].
@@ -82,7 +86,7 @@ class Hands:
         self.running = (1.05 * speed + 0.22 * habit[16] + 0.05).clamp(0.02, 1)  # of running forms
         self.smooth = 0.15 + 1.5 * speed * (0.15 + 0.85 * fixed[3])  # steps of the pen's clock
         # Which of the forms: float32[B, RULES], uniform, kept over characters.
-        self.liking = uniform(keyed(writer, 7), RULES)
+        self.liking = likings
 
         # Pen and paper.
         self.link_pressure = 1 - (0.75 - 0.65 * fixed[4]) * (1 - 0.7 * speed)
@@ -98,4 +102,26 @@ class Hands:
         self.ink = (1 - 0.5 * fixed[8] * fixed[8] * torch.sqrt(fixed[8])) * growth(-0.08 * mood[11].abs())
         self.ink_spread = 0.03 + 0.17 * fixed[9]
         self.grain = 0.05 + 0.45 * fixed[10]
-        self.spot = (chance[0] * 2**24).long() * 64
+        self.spot = (chances[:, 0] * 2**24).long() * 64
+
+    def part(self, first: int, last: int) -> Hands:
+        """Give the hands of the pictures from `first` up to `last`."""
+        part = copy(self)
+        part.__dict__ = {name: values[first:last] for name, values in vars(self).items()}
+        return part
+
+
+@cache
+def _spreads(device: torch.device) -> Tensor:
+    """Give by how much kinds of strokes are turned, grown and bent, standard deviations: float32[3, KINDS].
+
+    Made once, as a copy to a GPU stops the host.
+    """
+    return torch.tensor(
+        [
+            [0.04, 0.04, 0.1, 0.12, 0.3, 0.15, 0.04],
+            [0.1, 0.08, 0.12, 0.15, 0.25, 0.2, 0.06],
+            [0.03] * KINDS,
+        ],
+        device=device,
+    )

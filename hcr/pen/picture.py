@@ -21,6 +21,7 @@ from hcr.pen.exact import length
 from hcr.pen.fonts.glyphs import make_forms
 from hcr.pen.fonts.retrace import retrace
 from hcr.pen.hand import Hands
+from hcr.pen.ragged import spare, spread
 from hcr.pen.render import render
 from hcr.pen.write import Path, write
 
@@ -74,17 +75,16 @@ class Pen:
         out = torch.empty(len(labels), size, size, dtype=torch.uint8, device=self.device)
         length = max(1, _RUN_PIXELS.get(self.device.type, _RUN_PIXELS_ELSEWHERE) // size**2)
         labels, glyphs = labels.cpu(), self._glyphs(labels.cpu(), writers, seed)
-        for mine in (glyphs < 0, glyphs >= 0):
-            for run in mine.nonzero().squeeze(1).split(length):
-                if not len(run):
-                    continue
-                here, by, number = (each[run].to(self.device, non_blocking=True) for each in (labels, writers, numbers))
-                hands = Hands(seed, by, self._book.codes[here], number)
-                path = self._path(labels[run], here, glyphs[run], hands)
-                x, y, width = _placed(path, len(run), size, fitted)
-                out[run.to(self.device, non_blocking=True)] = render(
-                    x, y, width, path.ink, path.path, path.picture, hands.grain, hands.spot, hands.soft, size=size
-                )
+        for run in torch.arange(len(labels)).split(length):
+            # Those that are written after strokes come first.
+            run = run[(glyphs[run] >= 0).int().argsort(stable=True)]
+            here, by, number = (each[run].to(self.device, non_blocking=True) for each in (labels, writers, numbers))
+            hands = Hands(seed, by, self._book.codes[here], number)
+            path = self._path(labels[run], here, glyphs[run], hands)
+            x, y, width = _placed(path, len(run), size, fitted)
+            out[run.to(self.device, non_blocking=True)] = render(
+                x, y, width, path.ink, path.path, path.picture, hands.grain, hands.spot, hands.soft, size=size
+            )
         return out
 
     def _glyphs(self, labels: Tensor, writers: Tensor, seed: int) -> Tensor:
@@ -98,11 +98,19 @@ class Pen:
         return torch.where((chance[:, 0] < SHARE) & (self._forms.host_rows[glyphs] > 0), glyphs, -1)
 
     def _path(self, labels: Tensor, here: Tensor, glyphs: Tensor, hands: Hands) -> Path:
-        """Write the characters of a run, all of them by strokes or all after glyphs; `here` are its labels there."""
-        if self._forms is None or glyphs[0] < 0:
-            return write(self._book, here, int(self._book.host_rows[labels].sum()), hands)
-        rows = int(self._forms.host_rows[glyphs].sum())
-        return retrace(self._forms, glyphs.to(self.device, non_blocking=True), rows, hands)
+        """Write a run, first the characters by strokes, then those after glyphs; `here` are its labels there."""
+        count, strokes = len(labels), int((glyphs < 0).sum())
+        paths = []
+        if strokes:
+            rows = int(self._book.host_rows[labels[:strokes]].sum())
+            paths.append(write(self._book, here[:strokes], rows, hands.part(0, strokes)))
+        if self._forms is not None and strokes < count:
+            rows, after = int(self._forms.host_rows[glyphs[strokes:]].sum()), glyphs[strokes:]
+            part = hands.part(strokes, count)
+            path = retrace(self._forms, after.to(self.device, non_blocking=True), rows, part)
+            ahead = paths[0].path[-1] + 1 if paths else 0
+            paths.append(path._replace(path=path.path + ahead, picture=path.picture + strokes))
+        return paths[0] if len(paths) == 1 else Path(*(torch.cat(parts) for parts in zip(*paths, strict=True)))
 
 
 def draw_pages(
@@ -127,10 +135,10 @@ def _pen(characters: str, fonts: tuple[File, ...]) -> Pen:
 def _placed(path: Path, count: int, size: int, fitted: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Put each character's ink into the middle of its picture: x, y and width in pixels."""
     points, picture = path.points, path.picture
-    low, high = _bounds(points, points, picture, count)
+    low, high = _bounds(points, points, path, count)
     width = path.width * _thinner(path, (high - low).amax(1))[picture]
     reach = 0.5 * width[:, None]
-    low, high = _bounds(points - reach, points + reach, picture, count)
+    low, high = _bounds(points - reach, points + reach, path, count)
     extent = (high - low).amax(1)
     most = size - 2 * (round(size / 16) if fitted else _RIM)
     scale = (most / extent).clamp(max=size * (1 / _SMALLEST if fitted else BOX))
@@ -140,12 +148,12 @@ def _placed(path: Path, count: int, size: int, fitted: bool) -> tuple[Tensor, Te
     return x, y, width * of
 
 
-def _bounds(low: Tensor, high: Tensor, picture: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _bounds(low: Tensor, high: Tensor, path: Path, count: int) -> tuple[Tensor, Tensor]:
     """Give the least of `low` and the greatest of `high` in each picture: float32[B, 2] each."""
-    of = picture[:, None].expand(-1, 2)
-    least = low.new_full((count, 2), torch.inf).scatter_reduce_(0, of, low, "amin")
-    most = low.new_full((count, 2), -torch.inf).scatter_reduce_(0, of, high, "amax")
-    return least, most
+    values = spare(torch.cat([-low, high], 1), path.meant, -torch.inf)
+    of = spread(path.picture, path.meant, count)[:, None].expand(-1, 4)
+    most = low.new_full((count, 4), -torch.inf).scatter_reduce_(0, of, values, "amax")
+    return -most[:, :2], most[:, 2:]
 
 
 def _thinner(path: Path, extent: Tensor) -> Tensor:
@@ -153,7 +161,8 @@ def _thinner(path: Path, extent: Tensor) -> Tensor:
     step = path.points[1:] - path.points[:-1]
     area = length(step[:, 0], step[:, 1]) * path.width[1:] * (path.path[1:] == path.path[:-1])
     covered = torch.zeros(len(extent), dtype=torch.int64, device=extent.device)
-    covered.index_add_(0, path.picture[1:], (area * _FIXED).long())
+    of = spread(path.picture[1:], path.meant[1:], len(extent))
+    covered.index_add_(0, of, (area * _FIXED).long())
     return (_COVERED * _FIXED * extent * extent / covered.clamp(min=1)).clamp(max=1)
 
 

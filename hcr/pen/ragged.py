@@ -1,7 +1,8 @@
 """Flat tensors whose length the data decides, without waiting for a device to count.
 
 On a CPU they are as long as they must be. On a GPU, where asking for a length stops the host until everything before is
-done, they are as long as they could be, and what is left over repeats the last element and is marked.
+done, they are as long as they could be, and what is left over repeats the last element and is marked. Whatever adds
+elements up has to keep what is left over apart (`spread`): a million additions to one place come one after the other.
 """
 
 from __future__ import annotations
@@ -23,6 +24,19 @@ def kept(mask: Tensor) -> tuple[Tensor, Tensor]:
     total = mask.sum()
     meant = torch.arange(len(mask), device=mask.device) < total
     return torch.where(meant, index, index.index_select(0, (total - 1).view(1))), meant
+
+
+def spread(place: Tensor, meant: Tensor, room: int) -> Tensor:
+    """Send what is not meant by turns to all the places below `room`, int64[N]: there it must change nothing."""
+    if _counts_at_once(place):
+        return place
+    turn = torch.arange(len(place), device=place.device) % room
+    return torch.where(meant, place, turn)
+
+
+def spare(values: Tensor, meant: Tensor, nothing: float) -> Tensor:
+    """Put `nothing` where float32[N, K] is not meant."""
+    return values if _counts_at_once(values) else values.masked_fill(~meant[:, None], nothing)
 
 
 def owners(repeats: Tensor, room: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hcr.pen.exact import length
-from hcr.pen.ragged import owners
+from hcr.pen.ragged import owners, spread
 
 SPACING = 1.0
 """Greatest distance of two samples, in pixels."""
@@ -52,17 +52,20 @@ def render(
     soft: float32[B], how much of a pixel's ink spreads over the 3 × 3 pixels around as 1 2 1 does twice, 0-1.
     """
     count, stride = len(grain), size + 2  # a border of one pixel takes what falls outside
-    x, y, weight, of = _samples(x, y, width, ink, path, picture, room=count * (size * size // 2 + 1024) + 4096)
+    # The fullest character of GB2312 takes three quarters of that a picture, and one picture of it more.
+    room = count * (size * size * 3 // 8 + 256) + 4096
+    x, y, weight, of, meant = _samples(x, y, width, ink, path, picture, room)
     x, y = (axis.add_(0.5).clamp_(0, size + 0.999) for axis in (x, y))
     column, row = x.int(), y.int()
-    at = (of * stride + row) * stride + column
+    places = count * stride * stride
+    at = spread((of * stride + row) * stride + column, meant, places - stride - 1)
     right, lower = x.sub_(column), y.sub_(row)
     paper = (row * _SHEET + column).add_(spot.int().index_select(0, of)).bitwise_and_(_SHEET * _SHEET - 1)
     weight.mul_(_sheet(x.device).index_select(0, paper).mul_(grain.index_select(0, of)).add_(1))
     right_half = weight * right
     left_half = weight - right_half
     lower_right, lower_left = right_half * lower, left_half * lower
-    laid = torch.zeros(count * stride * stride, dtype=torch.int32, device=x.device)
+    laid = torch.zeros(places, dtype=torch.int32, device=x.device)
     for offset, share in (
         (0, left_half.sub_(lower_left)),
         (1, right_half.sub_(lower_right)),
@@ -72,19 +75,19 @@ def render(
         laid.index_add_(0, at + offset, share.int())
     laid = laid.view(count, stride, stride)
     level = laid[:, :, :-2] + 2 * laid[:, :, 1:-1] + laid[:, :, 2:]
-    spread = level[:, :-2] + 2 * level[:, 1:-1] + level[:, 2:]
-    inside = laid[:, 1:-1, 1:-1] * (1 - soft[:, None, None]) + spread * (soft / 16)[:, None, None]
+    blurred = level[:, :-2] + 2 * level[:, 1:-1] + level[:, 2:]
+    inside = laid[:, 1:-1, 1:-1] * (1 - soft[:, None, None]) + blurred * (soft / 16)[:, None, None]
     inside = inside.int().clamp(max=_MOST)
     return _greys(x.device).index_select(0, inside.reshape(-1)).view(count, size, size)
 
 
 def _samples(
     x: Tensor, y: Tensor, width: Tensor, ink: Tensor, path: Tensor, picture: Tensor, room: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Spread samples over the area of the lines: x, y, weight in fixed-point steps, and picture of each.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Spread samples over the area of the lines: x, y, weight in fixed-point steps, picture, whether it is meant.
 
     The samples of a segment are a grid, `along` by `across`; width and ink are those of its middle. On a CPU there are
-    as many as are needed, on a GPU `room`, those left over without weight.
+    as many as are needed, on a GPU `room`, those left over without weight and not meant.
     """
     step_x, step_y = x[1:] - x[:-1], y[1:] - y[:-1]
     long = length(step_x, step_y)
@@ -116,6 +119,7 @@ def _samples(
         at(corner_y, forward_y, aside_y),
         weight.index_select(0, segment).mul_(meant),
         picture[:-1].int().index_select(0, segment),
+        meant,
     )
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hcr.pen.chance import keyed, normal, uniform
+from hcr.pen.chance import keyed, normals, uniform
 from hcr.pen.copybook import NUMBERS, STEPS, Copybook, Shape
 from hcr.pen.exact import decay, growth, length, turning
 from hcr.pen.hand import Hands
@@ -36,7 +36,7 @@ class Path(NamedTuple):
     points: float32[N, 2] in the unit box, x right and y down; it may stick out by a few tenths.
     width: float32[N], full width of the line in sides of the box. ink: float32[N], 0-1.
     path: int64[N], ascending; points of one path, and only those, are joined by a line.
-    picture: int64[N], ascending, the picture of each point.
+    picture: int64[N], ascending, the picture of each point. meant: bool[N], False for what a GPU has left over.
     """
 
     points: Tensor
@@ -44,6 +44,7 @@ class Path(NamedTuple):
     ink: Tensor
     path: Tensor
     picture: Tensor
+    meant: Tensor
 
 
 def write(book: Copybook, labels: Tensor, rows: int, hands: Hands) -> Path:
@@ -66,10 +67,12 @@ def write(book: Copybook, labels: Tensor, rows: int, hands: Hands) -> Path:
     row, picture, numbers, chosen, begin = (each[index] for each in (row, picture, numbers, chosen, begin))
     columns = dict(zip(NUMBERS, numbers.unbind(1), strict=True))
 
-    stroke_key = keyed(hands.key[picture], columns["place"] + 16)
-    noise, (chance, side) = normal(stroke_key, 8), uniform(keyed(stroke_key, 2), 2).unbind(1)
+    salts = columns["place"] + 16, columns["half"] + (1 << 10), columns["part"] + (1 << 11)
+    keys = keyed(hands.key[picture, None], torch.stack(salts, 1))
+    noise, of_half, of_part = normals(keys, (8, 4, 4))
+    chance, side = uniform(keyed(keys[:, 0], 2), 2).unbind(1)
     shape = book.shaped(row, hands.models[picture], hands.likeness[picture])
-    points = _bent(book, row, shape, picture, columns, hands, noise, side < 0.5)
+    points = _bent(book, row, shape, picture, columns, hands, (noise, of_half, of_part), side < 0.5)
     touched = book.touched[row]
     place_of = torch.where(touched[:, ::2] >= 0, went[begin[:, None] + touched[:, ::2].clamp(min=0)], -1)
     points = points + _touching(shape, place_of, touched[:, 1::2], columns, points) * hands.tight[picture, None, None]
@@ -107,7 +110,7 @@ def write(book: Copybook, labels: Tensor, rows: int, hands: Hands) -> Path:
     lift = (slot > STEPS).float() * torch.where(slot == STEPS + 2, 1.0, 0.7)
     pressure = (1 - lift * (1 - hands.link_pressure[picture])) * _ends(begins, path, hands, picture)
     flat = page(flat, picture, hands)
-    return Path(flat, width[of] * pressure, ink[of] * (0.6 + 0.4 * pressure), path, picture)
+    return Path(flat, width[of] * pressure, ink[of] * (0.6 + 0.4 * pressure), path, picture, written)
 
 
 def _bent(
@@ -117,10 +120,14 @@ def _bent(
     picture: Tensor,
     columns: dict[str, Tensor],
     hands: Hands,
-    noise: Tensor,
+    chances: tuple[Tensor, Tensor, Tensor],
     forward: Tensor,
 ) -> Tensor:
-    """Deform each stroke about its middle, and its part and its half of the character about theirs."""
+    """Deform each stroke about its middle, and its part and its half of the character about theirs.
+
+    chances: normal numbers of the stroke, of its half and of its part, float32[R, 8], [R, 4], [R, 4].
+    """
+    noise, of_half, of_part = chances
     kind = columns["kind"]
     points, chord, anchor, middle, _, printed = shape
     span = book.span[row]
@@ -139,10 +146,6 @@ def _bent(
     points = points + book.overhang[row] * (hands.tuck[picture, None] * printed)[:, :, None]
     points = points + book.shelter[row] * (hands.nest[picture, None] * printed)[:, :, None]
 
-    of_half, of_part = (
-        normal(keyed(hands.key[picture], columns[name] + salt), 4)
-        for name, salt in (("half", 1 << 10), ("part", 1 << 11))
-    )
     grow_part = growth(hands.part_size[picture, None] * of_part[:, :2])
     grow_half = growth(hands.crowd[picture, None] + hands.half_size[picture, None] * of_half[:, :2])
     target = middle[:, :2] + hands.shift[picture, None] * noise[:, :2]
@@ -215,9 +218,11 @@ def smooth(points: Tensor, path: Tensor, sigma: Tensor) -> Tensor:
 def _ends(begins: Tensor, path: Tensor, hands: Hands, picture: Tensor) -> Tensor:
     """Give the pressure of each point, 0-1: a path sets in, and thins out towards its end."""
     place = torch.arange(len(path), device=path.device)
-    since = place - torch.where(begins, place, 0).cummax(0).values
-    last = torch.cat([begins[1:], begins.new_ones(1)])
-    until = torch.where(last, place, len(path)).flip(0).cummin(0).values.flip(0) - place
+    # By way of where each path begins: a GPU takes a running maximum one after the other.
+    starts, _ = kept(begins)
+    since = place - starts[path - 1]
+    following = torch.where(path < path[-1], starts[path.clamp(max=len(starts) - 1)], len(path))
+    until = following - 1 - place
     attack = hands.attack[picture] * (1 - since / 2).clamp(min=0)
     taper = hands.taper[picture] * (1 - until / 3).clamp(min=0)
     return (1 - attack) * (1 - taper)
@@ -226,7 +231,7 @@ def _ends(begins: Tensor, path: Tensor, hands: Hands, picture: Tensor) -> Tensor
 def page(points: Tensor, picture: Tensor, hands: Hands) -> Tensor:
     """Warp, stretch and shear each character as a whole."""
     x, y = (2 * points - 1).unbind(1)
-    bends = hands.warp[:, picture]
+    bends = hands.warp[picture].unbind(1)
     aspect = growth(0.5 * hands.aspect)[picture]
     wide = (x + bends[0] * x * y + bends[1] * y * y + bends[2] * x * x) * aspect
     high = (y + bends[3] * x * y + bends[4] * y * y + bends[5] * x * x) / aspect

@@ -3,7 +3,7 @@
 Between the fonts and the copybook (`proportions.py`). A font's glyph is lines without order or names, some of them run
 together or left out; the strokes of the printed hand have both. They are moved until they explain the glyph's points:
 all together as a sheet of rubber is bent, each a little on its own, and the more surely the nearer they come. Where
-the glyph has no line for a stroke it goes with its neighbours. About a millisecond and a half a glyph on a core.
+the glyph has no line for a stroke it goes with its neighbours. About a millisecond and a half of a core for each glyph.
 
 Source of the scheme: Myronenko and Song, Point set registration: coherent point drift, IEEE Transactions on Pattern
 Analysis and Machine Intelligence 32, 2010; the sheet is a grid of Gaussian bumps here, which is less to solve.
@@ -11,12 +11,15 @@ Analysis and Machine Intelligence 32, 2010; the sheet is a grid of Gaussian bump
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import starmap
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from hcr.pen.fonts.crew import Each
 
 POINTS = 9
 """Points of a stroke that are moved, evenly spaced."""
@@ -44,27 +47,40 @@ class _Batch(NamedTuple):
     counts: Tensor  # [B, M], 1 / M for what is there
 
 
-def fit(strokes: Sequence[np.ndarray], glyphs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+def fit(
+    strokes: Sequence[np.ndarray], glyphs: Sequence[tuple[np.ndarray, np.ndarray]], each: Each = starmap
+) -> Iterator[np.ndarray]:
     """Give by how much the strokes move, float64[S, POINTS, 2] for each float[S, POINTS, 2].
 
     strokes: of C characters, in the unit box. glyphs: of each the points float[M, 2] of its lines, in any box of about
-    that size, and the line of each point, int[M], ascending.
+    that size, and the line of each point, int[M], ascending. each: what does the work, begun when this returns.
     Zeros: there is no glyph, or none that the strokes can be laid onto.
     """
-    moved = [np.zeros(each.shape) for each in strokes]
     there = [number for number, (points, _) in enumerate(glyphs) if len(points) > 1]
     # Alike in size, so that little of a batch is padding.
     there.sort(key=lambda number: (len(strokes[number]), len(glyphs[number][0])))
-    for first in range(0, len(there), _BATCH):
-        numbers = there[first : first + _BATCH]
-        batch = _batch([strokes[number] for number in numbers], [glyphs[number] for number in numbers])
-        laid = _laid(batch)
-        good = (_distance(batch, laid) < _POOR).numpy()
-        moves = (laid - batch.strokes).numpy()
-        for number, is_good, move in zip(numbers, good, moves, strict=True):
-            if is_good:
-                moved[number] = move[: len(strokes[number]) * POINTS].reshape(-1, POINTS, 2)
-    return moved
+    batches = [there[first : first + _BATCH] for first in range(0, len(there), _BATCH)]
+    moves = each(_moves, [([strokes[n] for n in batch], [glyphs[n] for n in batch]) for batch in batches])
+    return _in_order(strokes, batches, moves)
+
+
+def _in_order(
+    strokes: Sequence[np.ndarray], batches: Sequence[Sequence[int]], moves: Iterable[Sequence[np.ndarray]]
+) -> Iterator[np.ndarray]:
+    moved: dict[int, np.ndarray] = {}
+    for batch, found in zip(batches, moves, strict=True):
+        moved.update(zip(batch, found, strict=True))
+    for number, each in enumerate(strokes):
+        yield moved.get(number, np.zeros(each.shape))
+
+
+def _moves(strokes: Sequence[np.ndarray], glyphs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+    """Do so for the characters of one batch, all of which have a glyph."""
+    batch = _batch(strokes, glyphs)
+    laid = _laid(batch)
+    good = (_distance(batch, laid) < _POOR)[:, None, None]
+    moves = torch.where(good, laid - batch.strokes, 0).numpy()
+    return [move[: len(each) * POINTS].reshape(-1, POINTS, 2) for each, move in zip(strokes, moves, strict=True)]
 
 
 def _batch(strokes: Sequence[np.ndarray], glyphs: Sequence[tuple[np.ndarray, np.ndarray]]) -> _Batch:

@@ -2,7 +2,7 @@
 
 A font of handwriting has what rules about components do not: how one hand really runs its strokes together. Its brush
 is taken off (`thinning.py`), so that the drawn hands write its forms with their own pens (`retrace.py`). The price is
-time at the start, about a millisecond a glyph, and 3 KB of memory.
+time at the start, about a millisecond of a core for each glyph, and 3 KB of memory.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from hcr.errors import DataError
+from hcr.pen.fonts.crew import crew
 from hcr.pen.fonts.thinning import Lines, centre_lines
 
 _EM = 96  # pixels, as large as glyphs are thinned
@@ -28,6 +29,7 @@ _LARGE = "永国家道海语我学"  # by which a font's size and the width of i
 _BRUSH = 4.0  # pixels, the radius where none of them is there
 _ABSENT = "\U0010ffff"  # no character, so that a font shows what it shows for those that it lacks
 _BATCH = 256  # glyphs thinned at a time
+_TASK = 512  # glyphs of a font that one process takes
 
 
 class Forms(NamedTuple):
@@ -55,10 +57,13 @@ def make_forms(fonts: Sequence[Path], characters: str, device: str | torch.devic
     """Take the forms of `characters`, label order, from fonts. Raises: DataError for what is no font of these."""
     for path in fonts:
         require_font(path, characters)
-    counts, columns = zip(*(read_font(path, characters) for path in fonts), strict=True)
+    parts = [characters[start : start + _TASK] for start in range(0, len(characters), _TASK)]
+    with crew(len(fonts) * len(characters)) as each:
+        found = each(read_font, [(path, part) for path in fonts for part in parts])
+        counts, columns = zip(*found, strict=True)
     rows = torch.from_numpy(np.concatenate(counts))
     points, broad, bow, line, opens, closes = (
-        torch.from_numpy(np.concatenate(parts)).to(device) for parts in zip(*columns, strict=True)
+        torch.from_numpy(np.concatenate(column)).to(device) for column in zip(*columns, strict=True)
     )
     first = (rows.cumsum(0) - rows).to(device)
     return Forms(first, rows.to(device), rows, points, broad, bow, line, opens, closes)

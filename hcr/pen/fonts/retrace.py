@@ -52,7 +52,8 @@ def retrace(forms: Forms, glyphs: Tensor, rows: int, hands: Hands) -> Path:
     width = hands.width[picture] * growth((hands.width_spread[picture] * wander[:, 2]).clamp(-1, 1))
     width = width * (1 + swelling * (broad - 1)) * pressure
     ink = hands.ink[picture] * (1 - (hands.ink_spread[picture] * wander[:, 3]).abs()).clamp(min=0.4)
-    return Path(points, width, ink * (0.6 + 0.4 * pressure), path, picture)
+    meant = torch.ones_like(path, dtype=torch.bool)
+    return Path(points, width, ink * (0.6 + 0.4 * pressure), path, picture, meant)
 
 
 def _halves(points: Tensor, picture: Tensor, hands: Hands) -> Tensor:
