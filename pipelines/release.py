@@ -34,7 +34,7 @@ from hcr.layout import RELEASED, find_checkpoint
 from hcr.models import Recognizer
 from hcr.models.fine_tuning import classifier, transfer
 from hcr.models.released import halved, is_released, read_released, weights_digest, write_released
-from hcr.models.weights import load_recognizer, load_weights, read_checkpoint, require_preprocessing
+from hcr.models.weights import load_recognizer, load_weights, read_checkpoint, read_model, require_preprocessing
 from hcr.pen.degrade import degrade
 
 CARD = Path(__file__).parents[1] / "docs/model-card.md"
@@ -51,9 +51,10 @@ FONTS = " and from the outlines of the fonts that the recipe names"
 def training_of(run: Path, content: dict[str, Any], others: Sequence[str] = ()) -> dict[str, Any]:
     """Say what a run learnt from and how: its settings, pictures, seconds, machines and commit, and what went before.
 
-    `runs` lists all trainings that went into it, each once; `before` and `mean_with`, of `others`, are places there.
+    `runs` lists all trainings that went into it, each once; `before`, `teacher` and `mean_with`, of `others`, are
+    places there.
     Raises: UsageError for a run that learnt from a pack: real handwriting is somebody's, and seldom free. That holds
-    for the runs whose weights it began with, too.
+    for the runs whose weights it began with and whose answers it learnt, too. DataError for a teacher that has changed.
     """
     config, record = content["config"], read_json(run / "run.json")
     if not config["draw"]:
@@ -64,11 +65,14 @@ def training_of(run: Path, content: dict[str, Any], others: Sequence[str] = ()) 
     seconds = content["step"] * sum(epoch["seconds"] for epoch in timings) / steps if steps else None
     starts, fonts = record["starts"], config.get("font", ())
     init, runs = starts[0]["init"], list[dict[str, Any]]()
+    teacher = config.get("teacher", "")
+    # Which fonts and characters, not where on this machine they lay.
+    names = {key: Path(config[key]).name for key in ("charset", "teacher") if key in config}
     return {
-        # Which fonts and characters, not where on this machine they lay.
-        "config": config | {"charset": Path(config["charset"]).name, "font": [Path(font).name for font in fonts]},
+        "config": config | names | {"font": [Path(font).name for font in fonts]},
         "pack": content["pack"],
         "before": _placed(_before(Path(init)), runs) if init else None,
+        "teacher": _placed(_taught(Path(teacher), content["teacher"]), runs) if teacher else None,
         "mean_with": [_placed(_before(_weights_of(other)), runs) for other in others],
         "steps": content["step"],
         "pictures": content["step"] * config["batch_size"],
@@ -85,8 +89,9 @@ def _placed(training: dict[str, Any], runs: list[dict[str, Any]]) -> int:
     """Put a training and those that went into it among `runs`, each once, and say in which place it is itself."""
     places: list[int] = []
     for record in [*training["runs"], {key: value for key, value in training.items() if key != "runs"}]:
-        before = None if record["before"] is None else places[record["before"]]
-        record = record | {"before": before, "mean_with": [places[other] for other in record["mean_with"]]}
+        # What was released before there were teachers has no such key.
+        of = {key: None if (at := record.get(key)) is None else places[at] for key in ("before", "teacher")}
+        record = record | of | {"mean_with": [places[other] for other in record["mean_with"]]}
         if record not in runs:
             runs.append(record)
         places.append(runs.index(record))
@@ -101,6 +106,14 @@ def _before(weights: Path) -> dict[str, Any]:
     if not (run / "run.json").is_file():
         raise UsageError(f"{weights}: no run.json says what these had learnt from")
     return training_of(run, read_checkpoint(weights))
+
+
+def _taught(weights: Path, digest: str) -> dict[str, Any]:
+    """Say what a teacher, whose weights have this digest, had learnt from. Raises: DataError where it has changed."""
+    found = weights_digest(read_model(weights)["ema"])
+    if found != digest:
+        raise DataError(f"{weights}: weights {found}, but the run learnt from {digest}; put those back to release it")
+    return _before(weights)
 
 
 def _weights_of(name: str) -> Path:

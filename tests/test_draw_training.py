@@ -166,7 +166,7 @@ def test_drawn_pictures_are_degraded_where_pictures_are_distorted(charset: str, 
         given = GIVEN | DRAW | {"charset": charset} | given
         plan = plan_run(given, None, tmp_path / "run", Execution(), Ranks(), init=None, found=None)
         batch = drawn(SequentialBatches(40, 40))[0]
-        stepper = Stepper(plan.config, plan.state(None, Watcher()), Ranks(), compiled=False)
+        stepper = Stepper(plan.config, plan.state(None, Watcher()), Ranks(), None, compiled=False)
         stepper.ranks = Ranks(rank, 2)
         return batch.images, stepper.pictures(batch)
 

@@ -66,6 +66,13 @@ def test_the_estimate_follows_the_settings(planned: Planned, tmp_path: Path) -> 
     assert not (tmp_path / "run").exists()
 
 
+def test_the_estimate_counts_a_teachers_weights(planned: Planned, whole: Path) -> None:
+    alone, taught = estimate(planned()), estimate(planned(teacher=str(whole / "checkpoints/best.pt")))
+    # It is as large as the network that it teaches; its maps do not wait, only its answers do.
+    assert taught.weights == pytest.approx(2 * alone.weights, rel=1e-3)
+    assert taught.upkeep == alone.upkeep and alone.picture < taught.picture < 1.01 * alone.picture
+
+
 def test_an_estimate_is_what_more_pictures_take(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
     few = estimate(planned())
     monkeypatch.setattr("hcr.training.memory.FEW", 10)

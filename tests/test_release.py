@@ -197,6 +197,48 @@ def test_what_a_run_began_with_is_told(
             script.release(name, tmp_path / "out.safetensors", None)
 
 
+def test_whom_a_run_learnt_from_is_told(
+    script: ModuleType, here: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here)
+    given = json.loads(Path("artifacts/drawn/run.json").read_text())["config"]
+    best, file, out = (
+        Path("artifacts/drawn/checkpoints/best.pt"),
+        tmp_path / "a.safetensors",
+        tmp_path / "b.safetensors",
+    )
+    script.release("drawn", file, None)
+    taught = {"pupil": (best, None), "of-file": (file, "pupil"), "of-pack": (whole / "checkpoints/best.pt", None)}
+    for seed, (name, (teacher, before)) in enumerate(taught.items(), 21):
+        settings = given | {"seed": seed, "teacher": str(teacher)}
+        init = before and Path("artifacts", before, "checkpoints/best.pt")
+        train(settings, None, Path("artifacts", name), Execution(), Watcher(), resume=False, init=init)
+    script.release("of-file", out, None)
+    training = read_released(out)["training"]
+    # The file's weights were scaled, so that they stand beside those of the run that it is of.
+    first, pupil, scaled = training["runs"]
+    assert [run["config"]["seed"] for run in training["runs"]] == [GIVEN["seed"], 21, GIVEN["seed"]]
+    assert (training["before"], training["teacher"]) == (1, 2) and "temperature" in scaled
+    assert (pupil["before"], pupil["teacher"]) == (None, 0) and first["teacher"] is None
+    assert training["config"]["teacher"] == "a.safetensors" and pupil["config"]["teacher"] == "best.pt"
+    assert [run["config"]["seed"] for run in script.stages(training)] == [GIVEN["seed"], 21, 22]
+    with pytest.raises(UsageError, match="only what learnt from drawings can be released"):
+        script.release("of-pack", out, None)
+    script.release("pupil", file, None)
+    with pytest.raises(
+        DataError, match=r"a\.safetensors: weights \w{16}, but the run learnt from \w{16}; put those back"
+    ):
+        script.release("of-file", out, None)
+    assert read_released(out)["training"] == training
+
+
+def test_what_was_released_before_there_were_teachers_counts_once(script: ModuleType) -> None:
+    runs: list[dict[str, object]] = []
+    record = {"before": None, "mean_with": [], "steps": 4, "runs": []}
+    assert script._placed(record, runs) == script._placed(record | {"teacher": None}, runs) == 0
+    assert runs == [{"before": None, "teacher": None, "mean_with": [], "steps": 4}]
+
+
 def test_the_mean_of_runs(script: ModuleType, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(here)
     given = json.loads(Path("artifacts/drawn/run.json").read_text())["config"]

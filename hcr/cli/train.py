@@ -84,6 +84,12 @@ class _Every(click.ParamType):
 @click.option(
     "--init", metavar="RUN|FILE", help="Begin with the weights of a run (its best ones) or file (.pt, .safetensors)."
 )
+@click.option(
+    "--teacher",
+    metavar="RUN|FILE",
+    help="Learn the answers of this trained network, too, named as for --init; it knows all characters, or more.  "
+    "[default: none]",
+)
 @click.option("--resume", is_flag=True, help="Go on from the newest valid checkpoint; start where there is none.")
 @click.option(
     "--arch",
@@ -186,6 +192,8 @@ def main(
     for key, value in settings.items():
         if ctx.get_parameter_source(key) is ParameterSource.COMMANDLINE:
             given[key], sources[key] = value, "flag"
+    if given.get("teacher"):
+        given["teacher"] = str(_weights(given["teacher"]))
     device = choose_device(device)
     cuda = device == "cuda"
     named, arch = name and ARTIFACTS / name, given.get("arch", settings["arch"]).replace(":", "-")
@@ -225,11 +233,11 @@ def main(
     click.echo(f"next: hcr-eval --run {shlex.quote(run.name)} --data {shlex.quote(str(pack)) if pack else 'PACK'}")
 
 
-def _weights(init: str) -> Path:
-    """Find the weights that --init names: a file, or a run's best checkpoint."""
+def _weights(named: str) -> Path:
+    """Find the weights that --init or --teacher names: a file, or a run's best checkpoint."""
     from hcr.layout import find_checkpoint
 
-    return Path(init) if "/" in init or init.endswith((".pt", ".safetensors")) else find_checkpoint(init)
+    return Path(named) if "/" in named or named.endswith((".pt", ".safetensors")) else find_checkpoint(named)
 
 
 class _Screen:

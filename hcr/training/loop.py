@@ -64,7 +64,7 @@ class Trainer:
         config, execution, splits = plan.config, plan.execution, plan.splits
         self.plan, self.config, self.execution, self.run = plan, config, execution, plan.run
         self.observer, self.stop, self.ranks, self.state, self.views = observer, stop, ranks, state, views
-        self.stepper = Stepper(config, state, ranks, compiled=execution.compile)
+        self.stepper = Stepper(config, state, ranks, plan.teacher, compiled=execution.compile)
         mine = (ranks.rank, ranks.world)
         order = EndlessBatches if config.draw else TrainingBatches
         self.batches = order(len(splits["train"]), config.batch_size, config.seed, *mine)
@@ -181,7 +181,7 @@ class Trainer:
         found, _ = checkpoint.newest_valid(self.run, self.execution.device)
         self.state = self.plan.state(found, self.observer)
         self.state.faults = Faults(faults.skipped, 0, faults.halved + 1)
-        self.stepper = Stepper(self.config, self.state, self.ranks, compiled=self.execution.compile)
+        self.stepper = Stepper(self.config, self.state, self.ranks, self.plan.teacher, compiled=self.execution.compile)
         self.observer.note(f"going back to step {self.state.step} with half the learning rate")
         raise _WentBack
 
@@ -242,7 +242,8 @@ class Trainer:
 
     def _save(self, *, best: bool) -> None:
         state = self.state
-        content = state.plain(self.config, self.plan.digests, self.ranks)
+        teacher = self.plan.teacher.digest if self.plan.teacher else None
+        content = state.plain(self.config, self.plan.digests, teacher, self.ranks)
         if self.ranks.first:
             try:
                 checkpoint.save(self.run, state.step, content, best=best)

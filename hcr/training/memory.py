@@ -39,8 +39,8 @@ WARM, TIMED = 3, 10
 class Memory:
     """Bytes that training takes on its device, in one process.
 
-    weights: parameters and buffers. upkeep: gradients, AdamW's two moments and the averaged weights. step: of a step,
-    whatever its pictures (weights at another precision). picture: of a step, for each picture.
+    weights: parameters and buffers, a teacher's, too. upkeep: gradients, AdamW's two moments and the averaged weights.
+    step: of a step, whatever its pictures (weights at another precision). picture: of a step, for each picture.
     pictures: how many are computed at a time.
     """
 
@@ -63,7 +63,8 @@ def estimate(plan: Plan) -> Memory:
     """
     stepper = _stepper(plan)
     state = stepper.state
-    own = [*state.model.parameters(), *state.model.buffers()]
+    networks = [state.model, plan.teacher] if plan.teacher else [state.model]
+    own = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
     few, more = (_waiting(partial(_take, stepper, plan, count), own) for count in (FEW, MORE))
     step, picture = line_through((FEW, few), (MORE, more))
     moments = [value for kept in state.optimizer.state.values() for value in kept.values()]
@@ -141,7 +142,7 @@ def _stepper(plan: Plan) -> Stepper:
     # A first scale is usually too high, and a step that is left out makes no moments.
     state.scaler = torch.amp.GradScaler(plan.execution.device, enabled=False)
     state.model.train()
-    return Stepper(config, state, Ranks(device=plan.execution.device), compiled=False)
+    return Stepper(config, state, Ranks(device=plan.execution.device), plan.teacher, compiled=False)
 
 
 def _take(stepper: Stepper, plan: Plan, count: int) -> None:

@@ -27,6 +27,7 @@ from hcr.training.observer import Observer
 from hcr.training.ranks import Ranks
 from hcr.training.splits import DrawnSplit, PackSplit, Split
 from hcr.training.state import TrainState
+from hcr.training.teacher import Teacher
 
 # What is drawn where nobody says; and the pictures that judge, or a quarter of an epoch's where those are fewer.
 DRAWN_CHARSET = "level1"
@@ -38,7 +39,7 @@ class Plan:
     """What a run is to do, all of it fitting together.
 
     charset: what is learnt. pack: the folder, None where all is drawn. splits: "train", and "val" where there is one.
-    init: the checkpoint whose weights a new run begins with, None for random ones.
+    init: the checkpoint whose weights a new run begins with, None for random ones. teacher: whose answers it learns.
     """
 
     config: TrainConfig
@@ -49,6 +50,7 @@ class Plan:
     execution: Execution
     ranks: Ranks
     init: Path | None
+    teacher: Teacher | None
 
     @property
     def digests(self) -> dict[str, str]:
@@ -78,7 +80,7 @@ class Plan:
     def state(self, found: dict[str, Any] | None, observer: Observer) -> TrainState:
         """Make the state of a checkpoint's content, or that of step 0, whose weights follow from the seed or `init`.
 
-        Raises: DataError or UsageError for weights of another network, or a checkpoint of another pack.
+        Raises: DataError or UsageError for weights of another network, or a checkpoint of another pack or teacher.
         """
         torch.manual_seed(self.config.seed)
         # On the CPU, so that first weights do not depend on the device.
@@ -105,6 +107,11 @@ class Plan:
                 raise DataError(
                     f"{self.pack or 'no pack'}: pack {self.digests}, but the run was started on {found['pack']}; "
                     "name that one with --data"
+                )
+            if self.teacher and found["teacher"] != self.teacher.digest:
+                raise DataError(
+                    f"--teacher {self.teacher.path}: weights {self.teacher.digest}, but the run was started with "
+                    f"{found['teacher']}; put those back, or start another --run"
                 )
             state.restore(found, source, self.ranks)
         return state
@@ -175,7 +182,8 @@ def plan_run(
         raise UsageError(f"--schedule plateau: {pack} has no val split to judge by; use --schedule cosine")
     if config.sync_bn and execution.device != "cuda":
         raise UsageError("--sync-bn: torch synchronises batch norm on CUDA only; use --device cuda")
-    return Plan(config, charset, pack, splits, run, execution, ranks, init)
+    teacher = Teacher(Path(config.teacher), charset, config.size, execution.device) if config.teacher else None
+    return Plan(config, charset, pack, splits, run, execution, ranks, init, teacher)
 
 
 def _readers(pack: Path | None, *, drawn: bool) -> dict[str, PackReader]:

@@ -90,10 +90,10 @@ class TrainState:
         for key in current.keys() - set(floats):
             self.ema[key].copy_(current[key])
 
-    def plain(self, config: TrainConfig, pack: dict[str, str], ranks: Ranks) -> dict[str, Any]:
+    def plain(self, config: TrainConfig, pack: dict[str, str], teacher: str | None, ranks: Ranks) -> dict[str, Any]:
         """Give the content of a checkpoint (docs/formats.md), but for its format and step; all processes call this.
 
-        pack: a digest a split.
+        pack: a digest a split. teacher: the digest of its weights.
         """
         return {
             "arch": self.model.arch,
@@ -102,6 +102,7 @@ class TrainState:
             "charset_digest": self.model.charset.digest,
             "preprocessing": PREPROCESSING,
             "pack": pack,
+            "teacher": teacher,
             "config": asdict(config),
             "model": self.model.state_dict(),
             "ema": self.ema,

@@ -20,14 +20,17 @@ from hcr.pen.degrade import degrade
 from hcr.training.config import TrainConfig
 from hcr.training.ranks import Ranks
 from hcr.training.state import TrainState
+from hcr.training.teacher import Teacher, distilled
 
 _MANTISSA = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Stepper:
-    """Takes the steps of `state`."""
+    """Takes the steps of `state`, by labels, and by a teacher's answers where there is one."""
 
-    def __init__(self, config: TrainConfig, state: TrainState, ranks: Ranks, *, compiled: bool) -> None:
+    def __init__(
+        self, config: TrainConfig, state: TrainState, ranks: Ranks, teacher: Teacher | None, *, compiled: bool
+    ) -> None:
         self.config, self.state, self.ranks = config, state, ranks
         self.parameters = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
         # Batch norm moves its averages while it computes, before anybody knows whether the step counts.
@@ -37,6 +40,7 @@ class Stepper:
         if ranks.world > 1:
             self._network = DistributedDataParallel(state.model)
         self._forward: Any = torch.compile(self._network) if compiled else self._network
+        self._teacher: Any = torch.compile(teacher) if compiled and teacher is not None else teacher
 
     def pictures(self, batch: Batch) -> Tensor:
         """Give the pictures of the present step as the network sees them: uint8[B, 1, S, S], distorted if asked for."""
@@ -99,6 +103,8 @@ class Stepper:
                 with self.autocast():
                     logits = self._forward(some)
                     total = F.cross_entropy(logits, named, label_smoothing=config.label_smoothing, reduction="sum")
+                    if self._teacher is not None:
+                        total = distilled(total, logits, self._teacher(some))
                 scaler.scale(total / count).backward()
             loss.append(total.detach())
             correct.append((logits.detach().argmax(1) == named).sum())
