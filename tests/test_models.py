@@ -160,7 +160,7 @@ def spread(ink: torch.Tensor, axis: int) -> float:
 
 
 def test_one_look_takes_off_that_writing_leans_and_the_other_that_it_rises() -> None:
-    looks = Recognizer("compact", SOME, 48).backbone.looks
+    looks = Recognizer("compact_wide", SOME, 48).backbone.looks
     upright, level = looks(line(lean=-0.2)), looks(line(rise=0.15))
     assert upright.shape == level.shape == (2, 1, 48, 48)
     assert spread(upright[:1], 2) < 1 < 1.5 < spread(upright[1:], 2)
@@ -188,8 +188,8 @@ def test_the_compact_network_makes_thin_lines_bolder_and_no_others() -> None:
     assert (bolder(torch.zeros(2, 1, 64, 64)) == 0).all()
 
 
-def test_the_compact_network_answers_with_the_mean_of_two_looks_and_learns_from_pictures_as_they_are() -> None:
-    network = Recognizer("compact", SOME, 48).backbone.eval()
+def test_the_wide_network_answers_with_the_mean_of_two_looks_and_learns_from_pictures_as_they_are() -> None:
+    network = Recognizer("compact_wide", SOME, 48).backbone.eval()
     seen = []
     network.evened.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     ink = torch.rand(3, 1, 48, 48, generator=torch.Generator().manual_seed(0))
@@ -330,7 +330,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     good = content(Recognizer("compact", SOME, 32))
     torch.save(good | {"characters": "一丁七"}, path)
-    with pytest.raises(DataError, match=r"head\.2\.weight is \[5, 320\], expected \[3, 320\]"):
+    with pytest.raises(DataError, match=r"head\.2\.weight is \[5, 368\], expected \[3, 368\]"):
         load_recognizer(path)
     torch.save(good | {"ema": {}}, path)
     with pytest.raises(DataError, match="is only in the model"):

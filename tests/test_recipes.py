@@ -46,7 +46,7 @@ def commands(recipe: Path) -> dict[str, click.Context]:
 
 
 def test_there_is_a_recipe_for_each_purpose() -> None:
-    purposes = ["compact", "demo", "hwdb10+11", "hwdb11", "tutorial-effnet32", "tutorial-vgg19"]
+    purposes = ["compact", "demo", "hwdb10+11", "hwdb11", "student", "teacher", "tutorial-effnet32", "tutorial-vgg19"]
     assert [path.stem for path in RECIPES] == purposes
 
 
@@ -69,7 +69,9 @@ def test_a_recipe_opens_with_its_promise_and_commands_that_fit_together(path: Pa
     if config.draw:
         for script in re.findall(r"python (\S+\.py)", text):
             assert (ROOT / script).is_file()
-        assert list(found) == ["hcr-train"] and f"pipelines/release.py {run['name']}" in text
+        assert list(found) == ["hcr-train"]
+        taught = TrainConfig(**read_recipe(ROOT / "pipelines/student.toml", TrainConfig)).teacher
+        assert run["name"] == taught or f"pipelines/release.py {run['name']}" in text
         return
     assert list(found)[-3:] == ["hcr-data pack", "hcr-train", "hcr-eval"]
     pack, judge = (found[name].params for name in ("hcr-data pack", "hcr-eval"))

@@ -162,7 +162,7 @@ def test_other_safetensors_files_are_refused(released: Path, tmp_path: Path) -> 
     ("changed", "message"),
     [
         ({"preprocessing": {"version": 0}}, "this program prepares by"),
-        ({"characters": "一丁七"}, r"head\.2\.\w+ is \[12, 320\], expected \[3, 320\]"),
+        ({"characters": "一丁七"}, r"head\.2\.\w+ is \[12, 368\], expected \[3, 368\]"),
         ({"arch": "vgg19_bn"}, "weights of another model"),
     ],
 )

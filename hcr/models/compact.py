@@ -1,7 +1,8 @@
 """The small network, for machines without a GPU.
 
-It makes thin lines bolder, looks at a picture twice, and first gives each part of a character the room that its strokes
-need, so that hands of other proportions look alike: to one that learns from drawn hands alone, real ones are just that.
+It makes thin lines bolder, and first gives each part of a character the room that its strokes need, so that hands of
+other proportions look alike: to one that learns from drawn hands alone, real ones are just that. A wide one, which
+also looks at a picture twice, is for who has a GPU, and to teach the small one.
 Plain 3×3 convolutions with batch norm: on a CPU they keep the arithmetic units busy, where depthwise ones wait for
 memory. It works at half the picture's resolution, on fixed maps of stroke directions, which a network with few samples
 a class then need not learn, and is wide only where the map is small (docs/benchmarks.md).
@@ -10,13 +11,15 @@ a class then need not learn, and is wide only where the map is small (docs/bench
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 DIRECTIONS = 8
-WIDTHS = (32, 64, 128, 320)  # of the maps of 32, 16, 8 and 4 pixels a side, for pictures of 64
+WIDTHS = (48, 96, 160, 368)  # of the maps of 32, 16, 8 and 4 pixels a side, for pictures of 64
+WIDE = (96, 192, 384, 768)  # of the wide one
 # Of whole channels, before the second convolution of each width but the first. Growing with depth, as in Graham 2013,
 # "Sparse arrays of signatures for online character recognition": deep layers learn the few samples of a class by heart.
 DROPOUTS = (0.05, 0.1, 0.15)
@@ -31,8 +34,8 @@ BOLDER, BOLDEST = 1.5, 0.6  # how far towards the darkest of the 3 × 3 pixels a
 LOOKS = ((-0.2, 0.0), (0.0, -0.15))
 """Of each look, how far x and y of what it sees move with y and x: one takes off that writing leans, one that it rises.
 
-Two looks err apart, so that their mean reads better than either. Learning sees the pictures as they are: it was worth
-less where it took the looks by turns.
+Two looks err apart, so that their mean reads better than either; but a network that learnt from such means reads nearly
+as well with one. Learning sees the pictures as they are: it was worth less where it took the looks by turns.
 """
 
 
@@ -157,24 +160,32 @@ def _convolution(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class Compact(nn.Module):
-    """Eight convolutions down to a 4×4 map at 64 px, weighted pooling and a linear layer."""
+    """Eight convolutions down to a 4×4 map at 64 px, weighted pooling and a linear layer.
 
-    def __init__(self, classes: int) -> None:
+    widths: channels of the four sizes of maps. twice: whether it answers by the mean of LOOKS, at more than twice the
+    time for each of many pictures.
+    """
+
+    def __init__(self, classes: int, widths: Sequence[int] = WIDTHS, *, twice: bool = False) -> None:
         super().__init__()
-        first, *wider = WIDTHS
+        first, *wider = widths
         layers: list[nn.Module] = [_Directions(), _convolution(4 + DIRECTIONS, first), _convolution(first, first)]
-        for inputs, outputs, dropout in zip(WIDTHS[:-1], wider, DROPOUTS, strict=True):
+        for inputs, outputs, dropout in zip(widths[:-1], wider, DROPOUTS, strict=True):
             layers += [nn.MaxPool2d(2), _convolution(inputs, outputs), nn.Dropout2d(dropout)]
             layers += [_convolution(outputs, outputs)]
-        self.bolder, self.looks, self.evened = _Bolder(), _Looks(), _Evened()
+        self.bolder, self.evened = _Bolder(), _Evened()
+        self.looks = _Looks() if twice else None
         self.features = nn.Sequential(*layers)
-        self.head = nn.Sequential(_WeightedPool(WIDTHS[-1]), nn.Dropout(0.5), nn.Linear(WIDTHS[-1], classes))
+        self.head = nn.Sequential(_WeightedPool(widths[-1]), nn.Dropout(0.5), nn.Linear(widths[-1], classes))
 
     def forward(self, ink: Tensor) -> Tensor:
         """Give logits float[B, C] for ink float[B, 1, S, S] in 0..1, S from 32."""
-        seen = ink if self.training else self.looks(self.bolder(ink))
+        looks = None if self.training else self.looks
+        seen = ink if self.training else self.bolder(ink)
+        if looks is not None:
+            seen = looks(seen)
         pooled: Tensor = self.head[0](self.features(self.evened(seen)))
-        if not self.training:
+        if looks is not None:
             # The rest is linear, so that this is the mean of the looks' logits, at half the price.
             pooled = pooled.unflatten(0, (len(LOOKS), -1)).mean(0)
         logits: Tensor = self.head[1:](pooled)
