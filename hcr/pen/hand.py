@@ -29,9 +29,9 @@ class Hands:
 
     def __init__(self, seed: int, writers: Tensor, codes: Tensor, numbers: Tensor) -> None:
         """writers, codes (code points), numbers: int64[B] on one device."""
-        writer = keyed(seed, writers, writers * 0 + _OF_WRITER)
-        self.writer = writer
-        self.key = keyed(seed, writers, codes, numbers)
+        person = keyed(seed, writers)
+        self.writer = writer = keyed(person, _OF_WRITER)
+        self.key = keyed(person, codes, numbers)
         # For 3: habits that do not vary; 5: for kinds of strokes; 7: likings.
         of_writer = keyed(writer[:, None], torch.arange(3, 8, 2, device=writer.device))
         of_picture = keyed(self.key[:, None], torch.arange(_OF_PICTURE, 4, device=writer.device))

@@ -33,7 +33,7 @@ SHARE = 0.25
 
 _FONT = 4  # what the number that decides so is drawn for
 _RUN_PIXELS = {"cpu": 1 << 19}
-_RUN_PIXELS_ELSEWHERE = 1 << 24
+_RUN_PIXELS_ELSEWHERE = 1 << 25
 _SMALLEST = 0.05  # of a box, ink that still fills the square: an end to what a dot is blown up
 _COVERED = 0.4  # of the square around the ink, at most: a pen that would blacken more is thinner
 _FIXED = 1 << 16

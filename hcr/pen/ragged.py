@@ -30,7 +30,7 @@ def spread(place: Tensor, meant: Tensor, room: int) -> Tensor:
     """Send what is not meant by turns to all the places below `room`, int64[N]: there it must change nothing."""
     if _counts_at_once(place):
         return place
-    turn = torch.arange(len(place), device=place.device) % room
+    turn = torch.arange(len(place), dtype=place.dtype, device=place.device) % room
     return torch.where(meant, place, turn)
 
 

@@ -72,7 +72,7 @@ def render(
         (stride, lower_left),
         (stride + 1, lower_right),
     ):
-        laid.index_add_(0, at + offset, share.int())
+        laid[offset:].index_add_(0, at, share.int())
     laid = laid.view(count, stride, stride)
     level = laid[:, :, :-2] + 2 * laid[:, :, 1:-1] + laid[:, :, 2:]
     blurred = level[:, :-2] + 2 * level[:, 1:-1] + level[:, 2:]
