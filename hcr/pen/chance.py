@@ -32,8 +32,9 @@ def keyed(key: Tensor | int, *parts: Tensor | int) -> Tensor:
     """Give a key of 32 bits, int64, for each combination; tensors broadcast, and one of the arguments is a tensor."""
     mixed = key
     for part in parts:
-        # What flows over 64 bits is masked with the rest.
-        mixed = _mix(mixed * _STEP + (part + 1) & _MASK)  # type: ignore[arg-type]
+        # What flows over a tensor's 64 bits is masked with the rest.
+        stepped = mixed * _STEP if isinstance(mixed, Tensor) else mixed * _STEP & _MASK
+        mixed = _mix(stepped + (part + 1) & _MASK)  # type: ignore[arg-type]
     assert isinstance(mixed, Tensor)
     return mixed
 
