@@ -95,7 +95,7 @@ class _Every(click.ParamType):
     "--arch",
     default="efficientnet_v2_s",
     show_default=True,
-    help="Or efficientnet_v2_s_stride1, compact (for a CPU), vgg19_bn, timm:NAME.",
+    help="Or efficientnet_v2_s_stride1, compact (for a CPU), compact_wide, vgg19_bn, timm:NAME.",
 )
 @click.option("--size", type=int, help="Pixels a side, from 32.  [default: the pack's; drawn: 64]")
 @click.option("--epochs", type=int, default=20, show_default=True, help="Passes over the training split.")
