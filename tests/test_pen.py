@@ -312,8 +312,8 @@ def test_random_numbers_are_even_normal_and_unrelated() -> None:
         assert abs(np.corrcoef(table[1:, 0], table[:-1, 0])[0, 1]) < 0.03
     assert len(keys.unique()) > 19_990
     largest = (1 << 32) - 1
-    of_seed, of_tensor = keyed(largest, torch.tensor([largest])), keyed(torch.tensor([largest]), torch.tensor([largest]))
-    assert of_seed.tolist() == of_tensor.tolist() == [2_175_737_881]
+    tensor = torch.tensor([largest])
+    assert keyed(largest, tensor).tolist() == keyed(tensor, tensor).tolist() == [2_175_737_881]
 
 
 def test_numbers_of_many_keys_at_once_are_those_of_each() -> None:
