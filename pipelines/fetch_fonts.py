@@ -1,12 +1,14 @@
 """Fetch fonts of handwriting that may be trained on, one file each, into data/fonts.
 
-    python pipelines/fetch_fonts.py [--out data/fonts]
+    python pipelines/fetch_fonts.py [--unseen] [--out data/fonts]
 
 Ten hands, from school script and felt pen to grass script, under the SIL Open Font License. They are not part of this
 project: npm fetches the packages, which cut a font into a hundred files for browsers; those with characters of GB2312
 are joined again into NAME.ttf, and the licence is laid beside it as NAME-OFL.txt. The fonts from Japan and Taiwan have
 two thirds of the characters of level 1. Needs npm and fontTools (`pip install 'hcr[fonts]'`); takes a minute and a
 half. The same versions give the same bytes, so that a training that used them can go on.
+
+`--unseen` fetches four others, from Japan, of which no recipe learns: benchmarks/unseen.py judges by them.
 """
 
 from __future__ import annotations
@@ -48,16 +50,21 @@ FONTS = {
     "zen-kurenaido": Source("@fontsource/zen-kurenaido", "5.3.0"),
     "yuji-mai": Source("@fontsource/yuji-mai", "5.3.0"),
 }
+UNSEEN = {
+    name: Source(f"@fontsource/{name}", "5.3.0") for name in ("klee-one", "yusei-magic", "hachi-maru-pop", "yuji-boku")
+}
 _FEWEST = 2_000  # characters of level 1
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Fetch what is missing and say what there is."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("data/fonts"))
-    out: Path = parser.parse_args(arguments).out
+    parser.add_argument("--unseen", action="store_true", help="those to judge by")
+    parser.add_argument("--out", type=Path, help="default: data/fonts, or data/fonts/unseen")
+    given = parser.parse_args(arguments)
+    out: Path = given.out or Path("data/fonts/unseen" if given.unseen else "data/fonts")
     try:
-        for name, source in FONTS.items():
+        for name, source in (UNSEEN if given.unseen else FONTS).items():
             font = out / f"{name}.ttf"
             if not font.exists():
                 with tempfile.TemporaryDirectory() as folder:

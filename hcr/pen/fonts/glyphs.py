@@ -100,9 +100,7 @@ def read_font(path: Path, characters: str) -> tuple[np.ndarray, list[np.ndarray]
     font, absent = _opened(path)
 
     def lines_of(chars: str) -> Lines:
-        shapes = np.stack([_shape(font, char) for char in chars])
-        shapes[(shapes == absent).all((1, 2))] = False
-        return centre_lines(shapes)
+        return centre_lines(_shapes(font, absent, chars))
 
     found, known = [], 0
     for start in range(0, len(characters), _BATCH):
@@ -113,6 +111,14 @@ def read_font(path: Path, characters: str) -> tuple[np.ndarray, list[np.ndarray]
     return np.bincount(lines.glyph, minlength=len(characters)), _columns(lines, *_measures(lines_of(_LARGE)))
 
 
+def printed(path: Path, characters: str) -> np.ndarray:
+    """Draw characters as a font has them: bool[C, S, S], ink, its rim empty; empty where the font lacks one.
+
+    Raises: DataError for what is no font.
+    """
+    return _shapes(*_opened(path), characters)
+
+
 def _opened(path: Path) -> tuple[ImageFont.FreeTypeFont, np.ndarray]:
     """Open a font; give it and the shape that it shows for characters that it lacks."""
     try:
@@ -121,6 +127,12 @@ def _opened(path: Path) -> tuple[ImageFont.FreeTypeFont, np.ndarray]:
         return font, _shape(font, _ABSENT)
     except OSError as error:
         raise DataError(f"{path}: not a font ({error}); name a TTF, OTF or WOFF2 file") from None
+
+
+def _shapes(font: ImageFont.FreeTypeFont, absent: np.ndarray, characters: str) -> np.ndarray:
+    shapes = np.stack([_shape(font, char) for char in characters])
+    shapes[(shapes == absent).all((1, 2))] = False
+    return shapes
 
 
 def _shape(font: ImageFont.FreeTypeFont, char: str) -> np.ndarray:
