@@ -3,9 +3,9 @@
     python pipelines/fetch_fonts.py --unseen
     python benchmarks/unseen.py data/fonts/unseen/*.ttf [--weights FILE]
 
-A font is one careful hand, so its figures say little of people. But it has thousands of characters, where the real samples at
-hand have some dozens: what a model gets wrong in most fonts, it has not learnt. Glyphs are read as they are printed,
-and as poor pens and scanners would leave them (hcr/pen/degrade.py).
+A font is one careful hand, so its figures say little of people. But it has thousands of characters, where the real
+samples at hand have some dozens: what a model gets wrong in most fonts, it has not learnt. Glyphs are read as they are
+printed, and as poor pens and scanners would leave them (hcr/pen/degrade.py).
 """
 
 from __future__ import annotations
