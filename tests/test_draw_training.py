@@ -21,6 +21,7 @@ from hcr.cli import eval, predict
 from hcr.cli.train import main
 from hcr.errors import DataError, HcrError, Stopped, UsageError
 from hcr.evaluation import evaluate_checkpoint
+from hcr.feed import drawn as feed
 from hcr.feed.augment import augment
 from hcr.feed.batch import Batch
 from hcr.feed.drawn import TRAINING_WRITERS, VALIDATION_WRITERS, DrawnBatches, pen_digest
@@ -73,6 +74,22 @@ def test_every_character_comes_equally_often_each_time_by_another_writer() -> No
     # Two writers take turns, and write otherwise each time.
     (again,) = drawn(EndlessBatches(66, 66, seed=0), writers=range(5, 7))
     assert len({picture.numpy().tobytes() for picture in again.images}) == 66
+
+
+def test_batches_that_are_drawn_at_once_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, draw = [], Pen.draw
+
+    def counted(pen: Pen, labels: torch.Tensor, *others: Any, **more: Any) -> torch.Tensor:
+        calls.append(len(labels))
+        return draw(pen, labels, *others, **more)
+
+    monkeypatch.setattr(Pen, "draw", counted)
+    for order in (EndlessBatches(70, 12, seed=0), SequentialBatches(41, 12)):
+        alone = drawn(order)
+        monkeypatch.setitem(feed._AT_ONCE, "cpu", 30)
+        require_equal([batch._asdict() for batch in drawn(order)], [batch._asdict() for batch in alone])
+        monkeypatch.setitem(feed._AT_ONCE, "cpu", 1)
+    assert calls == [12, 12, 12, 12, 12, 36, 24, 12, 12, 12, 5, 36, 5]
 
 
 @pytest.mark.parametrize("world", [2, 4])

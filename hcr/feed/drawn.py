@@ -25,6 +25,10 @@ from hcr.pen.fonts.glyphs import font_digest
 TRAINING_WRITERS = range(1 << 30, 1 << 31)
 VALIDATION_WRITERS = range(1 << 31, 1 << 32)
 
+# Pictures. On a GPU a thousand calls draw a small batch in the time of a large one, so several are drawn at once.
+_AT_ONCE = {"cpu": 1}
+_AT_ONCE_ELSEWHERE = 8192
+
 
 class DrawnBatches:
     """Batches in the order of `batches`, drawn; images and labels on `device`, index (g) in memory.
@@ -55,12 +59,27 @@ class DrawnBatches:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        for index in self.batches:
+        for several in self._together():
+            index = np.concatenate(several)
             labels = torch.from_numpy(_labels(index, self.classes, self.seed))
             rounds, places = np.divmod(index, len(self.writers))
             writers, numbers = torch.from_numpy(self.writers.start + places), torch.from_numpy(rounds)
             images = self._pen.draw(labels, writers, numbers, seed=self.seed, size=self.size)
-            yield Batch(images, labels.to(self.device), torch.from_numpy(index))
+            sizes = [len(batch) for batch in several]
+            parts = images.split(sizes), labels.to(self.device).split(sizes), torch.from_numpy(index).split(sizes)
+            yield from map(Batch, *parts)
+
+    def _together(self) -> Iterator[list[np.ndarray]]:
+        """Give the index of the batches that are drawn at once."""
+        most = _AT_ONCE.get(torch.device(self.device).type, _AT_ONCE_ELSEWHERE)
+        waiting: list[np.ndarray] = []
+        for index in self.batches:
+            waiting.append(index)
+            if sum(map(len, waiting)) >= most:
+                yield waiting
+                waiting = []
+        if waiting:
+            yield waiting
 
 
 def pen_digest(fonts: Sequence[Path] = ()) -> str:
