@@ -67,11 +67,12 @@ def main() -> None:
         except DataError as error:
             sys.exit(f"error: {error}")
         row = [font.stem, f"{len(labels):,}"]
-        for pictures in (images, degrade(images, seed=0, step=0)):
-            right = answers(model, pictures) == labels[:, None]
+        plain, degraded = (answers(model, pictures) for pictures in (images, degrade(images, seed=0, step=0)))
+        for found in (plain, degraded):
+            right = found == labels[:, None]
             row += [f"{right[:, 0].float().mean():.2%}", f"{right.any(1).float().mean():.2%}"]
         rows.append(row)
-        for label, first in zip(labels.tolist(), answers(model, images)[:, 0].tolist(), strict=True):
+        for label, first in zip(labels.tolist(), plain[:, 0].tolist(), strict=True):
             seen[label] += 1
             if first != label:
                 missed[label].append(first)
