@@ -202,6 +202,14 @@ def test_the_wide_network_answers_with_the_mean_of_two_looks_and_learns_from_pic
     assert torch.equal(seen[-1], ink)
 
 
+def test_the_compact_network_looks_once() -> None:
+    network = Recognizer("compact", SOME, 48).backbone.eval()
+    ink = torch.rand(3, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        once = network.head(network.features(network.evened(network.bolder(ink))))
+        assert torch.allclose(network(ink), once, atol=1e-6)
+
+
 def test_the_compact_network_exports_for_batches_of_any_size() -> None:
     model = Recognizer("compact", SOME, 32).eval()
     batch = {"images": {0: torch.export.Dim("batch")}}

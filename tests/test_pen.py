@@ -16,7 +16,7 @@ import torch
 from hcr.charset import Charset
 from hcr.errors import DataError
 from hcr.glyph import fit_square
-from hcr.pen import Pen, StrokeTable, ragged
+from hcr.pen import PEN_VERSION, Pen, StrokeTable, ragged
 from hcr.pen.chance import keyed, normal, normals, uniform, uniforms
 from hcr.pen.exact import decay, growth, turning
 from hcr.pen.hand import Hands
@@ -330,6 +330,16 @@ def test_exact_arithmetic_is_near_what_it_is_named_after() -> None:
     cos, sin = turning(0.6 * x)
     torch.testing.assert_close(cos, (0.6 * x).cos(), rtol=0.03, atol=0)
     torch.testing.assert_close(cos * cos + sin * sin, torch.ones_like(x))
+
+
+def test_the_pen_draws_what_its_version_says(pen: Pen) -> None:
+    """Whoever changes what is drawn raises PEN_VERSION, since runs and corpora name it, and these sums with it."""
+    places = torch.arange(14)
+    pictures = pen.draw(places % 7, places + 3, places * 0, seed=0, size=64)
+    ink = [28663, 60914, 79326, 102405, 112725, 125073, 80625, 38545, 74668, 102332, 178123, 152851, 162075, 81713]
+    assert PEN_VERSION == 6
+    # Less than what two levels of grey on one pixel in fifty would be: another processor may round otherwise.
+    assert ((255 - pictures.int()).sum((1, 2, 3)) - torch.tensor(ink)).abs().max() <= 2 * 64 * 64 // 50
 
 
 def test_room_to_spare_changes_nothing(pen: Pen, monkeypatch: pytest.MonkeyPatch) -> None:
