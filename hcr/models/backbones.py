@@ -31,7 +31,10 @@ def _compact(classes: int, size: int) -> nn.Module:
 
 
 def _compact_wide(classes: int, size: int) -> nn.Module:
-    """The compact network's form for who has a GPU, and to teach the compact one: some six times the arithmetic."""
+    """The compact network's form for who has a GPU, and to teach the compact one.
+
+    A look takes four times the arithmetic, and it looks twice.
+    """
     from hcr.models.compact import WIDE, Compact
 
     return Compact(classes, WIDE, twice=True)

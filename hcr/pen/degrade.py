@@ -44,7 +44,7 @@ SHARES = {
 """How many of the pictures each effect takes, in the order in which they happen."""
 
 
-_CHANCES = 6
+_CHANCES = 6  # of a picture and an effect, at most
 
 
 def degrade(images: Tensor, *, seed: int, step: int) -> Tensor:
