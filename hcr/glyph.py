@@ -20,10 +20,11 @@ from hcr.paper import paper_is_dark, whiten
 
 # Recorded in packs, checkpoints and exports: two artefacts meet only where this is equal.
 PREPROCESSING: dict[str, object] = {
-    "version": 1,
+    "version": 2,
     "paper": 255,
     "margin": "size/16, rounded",
-    "resize": "bilinear, antialiased",
+    "shrink": "bilinear, antialiased",
+    "enlarge": "Lanczos, 3 lobes",
 }
 
 # Photos are averaged down to this many pixels on the longer side: a character that fills a tenth of it still has 100.
@@ -108,8 +109,9 @@ def fit_squares(pictures: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> N
             width, height = max(1, round(across * scale)), max(1, round(down * scale))
             # Antialiased bilinear, not BOX: BOX averages one source pixel here and two there, so the same character
             # from scans of other resolutions agreed less (correlation 0.961 against 0.977), and tensor libraries have
-            # this filter.
-            resized = ink.resize((width, height), Image.Resampling.BILINEAR, (0, 0, across, down))
+            # this filter. Enlarged by it, what few pixels hold is a blur: Lanczos keeps more of it.
+            kernel = Image.Resampling.LANCZOS if scale > 1 else Image.Resampling.BILINEAR
+            resized = ink.resize((width, height), kernel, (0, 0, across, down))
             left, top = (size - width) // 2, place * size + (size - height) // 2
             canvas.paste(resized, (left, top, left + width, top + height))
     for squares in outs:
