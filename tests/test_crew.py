@@ -78,8 +78,10 @@ def test_few_glyphs_and_one_of_several_processes_start_none(monkeypatch: pytest.
 def test_ctrl_c_ends_an_unguarded_script_and_its_processes(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "import os, time\n"
+        "import os, signal, time\n"
         "from hcr.pen.fonts import crew\n"
+        # Who runs the tests in the background has them ignore it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "crew._WORTH_PROCESSES, os.sched_getaffinity = 1, lambda _: {0, 1}\n"
         "with crew.crew(1) as each:\n"
         "    print(*each(divmod, [(7, 2)] * 4), flush=True)\n"
