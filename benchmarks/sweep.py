@@ -75,7 +75,7 @@ def _light(darkest: float) -> Change:
     return lambda picture: 255 - _ink(darkest)(picture)
 
 
-def _rescale(side: int) -> Change:
+def rescale(side: int) -> Change:
     """Scale so that the longer side has this many pixels."""
 
     def change(picture: np.ndarray) -> np.ndarray:
@@ -93,7 +93,7 @@ CHANGES: dict[str, Change] = {
     **{f"darkest ink {share:.0%}": _ink(share) for share in (0.15, 0.3, 0.5, 1.0)},
     "all ink black": _black,
     **{f"light on black, {share:.0%}": _light(share) for share in (0.15, 0.5, 1.0)},
-    **{f"{side} px": _rescale(side) for side in (24, 32, 48, 64, 128, 256, 512)},
+    **{f"{side} px": rescale(side) for side in (24, 32, 48, 64, 128, 256, 512)},
 }
 
 

@@ -5,7 +5,7 @@
 
 A font is one careful hand, so its figures say little of people. But it has thousands of characters, where the real
 samples at hand have some dozens: what a model gets wrong in most fonts, it has not learnt. Glyphs are read as they are
-printed, and as poor pens and scanners would leave them (hcr/pen/degrade.py).
+printed, scaled down to 24 pixels, and as poor pens and scanners would leave them (hcr/pen/degrade.py).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
 from common import table
+from sweep import rescale
 
 from hcr.errors import DataError
 from hcr.glyph import fit_square
@@ -30,10 +31,11 @@ from hcr.pen.degrade import degrade
 from hcr.pen.fonts.glyphs import printed
 
 BATCH = 256
+SMALL = 24  # pixels on the longer side
 
 
-def glyphs(font: Path, model: Recognizer) -> tuple[Tensor, Tensor]:
-    """Give the glyphs of the model's characters, uint8[N, 1, S, S], and their labels int64[N].
+def glyphs(font: Path, model: Recognizer) -> tuple[list[np.ndarray], Tensor]:
+    """Give the glyphs of the model's characters, uint8[H, W] cropped to the ink, and their labels int64[N].
 
     Raises: DataError for what is no font of these.
     """
@@ -41,8 +43,17 @@ def glyphs(font: Path, model: Recognizer) -> tuple[Tensor, Tensor]:
     labels = shapes.any((1, 2)).nonzero()[0]
     if not len(labels):
         raise DataError(f"{font}: this font has none of the {len(shapes):,} characters; name one that has")
-    squares = [fit_square(np.where(shapes[label], 0, 255).astype(np.uint8), model.size) for label in labels]
-    return torch.from_numpy(np.stack(squares))[:, None], torch.from_numpy(labels)
+    pictures = []
+    for shape in shapes[labels]:
+        rows, columns = (np.flatnonzero(shape.any(axis)) for axis in (1, 0))
+        inside = shape[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        pictures.append(np.where(inside, 0, 255).astype(np.uint8))
+    return pictures, torch.from_numpy(labels)
+
+
+def fitted(pictures: list[np.ndarray], size: int) -> Tensor:
+    """Fit pictures into squares: uint8[N, 1, size, size]."""
+    return torch.from_numpy(np.stack([fit_square(picture, size) for picture in pictures]))[:, None]
 
 
 @torch.inference_mode()
@@ -59,24 +70,27 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=RELEASED["level1"], help="a checkpoint or released file")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    model, rows = load_recognizer(given.weights), []
+    model, rows, shrink = load_recognizer(given.weights), [], rescale(SMALL)
     missed, seen = defaultdict[int, list[int]](list), defaultdict[int, int](int)
     for font in given.fonts:
         try:
-            images, labels = glyphs(font, model)
+            pictures, labels = glyphs(font, model)
         except DataError as error:
             sys.exit(f"error: {error}")
         row = [font.stem, f"{len(labels):,}"]
-        plain, degraded = (answers(model, pictures) for pictures in (images, degrade(images, seed=0, step=0)))
-        for found in (plain, degraded):
-            right = found == labels[:, None]
+        whole = fitted(pictures, model.size)
+        small = fitted([shrink(picture) for picture in pictures], model.size)
+        found = [answers(model, images) for images in (whole, small, degrade(whole, seed=0, step=0))]
+        for each in found:
+            right = each == labels[:, None]
             row += [f"{right[:, 0].float().mean():.2%}", f"{right.any(1).float().mean():.2%}"]
         rows.append(row)
-        for label, first in zip(labels.tolist(), plain[:, 0].tolist(), strict=True):
+        for label, first in zip(labels.tolist(), found[0][:, 0].tolist(), strict=True):
             seen[label] += 1
             if first != label:
                 missed[label].append(first)
-    print(table(["font", "characters", "top-1", "top-5", "degraded, top-1", "degraded, top-5"], rows))
+    ways = ["top-1", "top-5", f"{SMALL} px, top-1", f"{SMALL} px, top-5", "degraded, top-1", "degraded, top-5"]
+    print(table(["font", "characters", *ways], rows))
     print()
     often = sorted(
         (label for label in missed if 2 * len(missed[label]) > seen[label] > 1), key=lambda label: -seen[label]
