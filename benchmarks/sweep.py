@@ -76,13 +76,16 @@ def _light(darkest: float) -> Change:
 
 
 def rescale(side: int) -> Change:
-    """Scale so that the longer side has this many pixels."""
+    """Crop to the ink, and scale so that the longer side has this many pixels.
+
+    Some of the real pictures have wide margins, others none: it is the character that has a size.
+    """
 
     def change(picture: np.ndarray) -> np.ndarray:
-        high, wide = picture.shape
-        scale = side / max(high, wide)
-        size = (max(1, round(wide * scale)), max(1, round(high * scale)))
-        return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
+        image = Image.fromarray(picture).crop(Image.fromarray(255 - picture).getbbox())
+        scale = side / max(image.size)
+        wide, high = (max(1, round(length * scale)) for length in image.size)
+        return np.asarray(image.resize((wide, high), Image.Resampling.BILINEAR))
 
     return change
 
@@ -93,7 +96,7 @@ CHANGES: dict[str, Change] = {
     **{f"darkest ink {share:.0%}": _ink(share) for share in (0.15, 0.3, 0.5, 1.0)},
     "all ink black": _black,
     **{f"light on black, {share:.0%}": _light(share) for share in (0.15, 0.5, 1.0)},
-    **{f"{side} px": rescale(side) for side in (24, 32, 48, 64, 128, 256, 512)},
+    **{f"{side} px": rescale(side) for side in (16, 20, 24, 32, 48, 64, 128, 256, 512)},
 }
 
 

@@ -35,7 +35,7 @@ SMALL = 24  # pixels on the longer side
 
 
 def glyphs(font: Path, model: Recognizer) -> tuple[list[np.ndarray], Tensor]:
-    """Give the glyphs of the model's characters, uint8[H, W] cropped to the ink, and their labels int64[N].
+    """Give the glyphs of the model's characters, uint8[H, W], and their labels int64[N].
 
     Raises: DataError for what is no font of these.
     """
@@ -43,12 +43,7 @@ def glyphs(font: Path, model: Recognizer) -> tuple[list[np.ndarray], Tensor]:
     labels = shapes.any((1, 2)).nonzero()[0]
     if not len(labels):
         raise DataError(f"{font}: this font has none of the {len(shapes):,} characters; name one that has")
-    pictures = []
-    for shape in shapes[labels]:
-        rows, columns = (np.flatnonzero(shape.any(axis)) for axis in (1, 0))
-        inside = shape[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        pictures.append(np.where(inside, 0, 255).astype(np.uint8))
-    return pictures, torch.from_numpy(labels)
+    return [np.where(shapes[label], 0, 255).astype(np.uint8) for label in labels], torch.from_numpy(labels)
 
 
 def fitted(pictures: list[np.ndarray], size: int) -> Tensor:
