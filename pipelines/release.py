@@ -242,7 +242,7 @@ def _facts(path: Path) -> dict[str, str]:
         "fonts drawn from, too": ", ".join(fonts) or "none",
         "weights": _mixture(training),
         "by": "; ".join(dict.fromkeys(machine for run in runs for machine in run["machines"])),
-        "checkpoint chosen by": "drawn handwriting" if training["pack"]["val"].startswith("pen ") else "a pack",
+        "checkpoint chosen by": judge_of(training),
     }
     if figures:
         low, high = figures["top1_interval"]
@@ -257,6 +257,14 @@ def _facts(path: Path) -> dict[str, str]:
             f"one core of {figures['machine']}",
         }
     return facts
+
+
+def judge_of(training: dict[str, Any]) -> str:
+    """Say what chose a run's checkpoint among the others."""
+    best = training["validation"]
+    if not best or best["step"] != training["steps"]:
+        return "nothing: it is the last"
+    return "drawn handwriting" if training["pack"]["val"].startswith("pen ") else "a pack"
 
 
 def _mixture(training: dict[str, Any]) -> str:

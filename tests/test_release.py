@@ -152,6 +152,10 @@ def test_a_run_is_released_with_its_recipe_and_figures(
     table = script.card_table([out])
     assert "| weights | the last run's |" in table
     assert "not yet measured" in table and "| trained on | 80 drawn pictures in 1 runs, " in table
+    assert "| checkpoint chosen by | drawn handwriting |" in table
+    later = {"steps": training["steps"] + 1}
+    assert script.judge_of(training | later) == "nothing: it is the last" == script.judge_of({"validation": None})
+    assert script.judge_of(training | {"pack": {"val": "0123456789abcdef"}}) == "a pack"
 
     command = [sys.executable, str(ROOT / "benchmarks/real.py"), str(corpus_folder), "--weights", str(out)]
     done = subprocess.run([*command, "--json", str(figures), "--repeats", "5"], capture_output=True, text=True)
