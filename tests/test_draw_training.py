@@ -273,7 +273,7 @@ def test_the_commands_draw_go_on_judge_and_predict(
     flags = ("--size", 32, "--arch", "compact", "--epochs", 1, "--batch-size", 20, "--precision", "fp32", *cpu)
     shown = hcr(main, "--draw", "--dry-run", "--charset", charset, *flags).stdout
     assert shown.startswith(
-        "run         artifacts/drawn-32-compact, new\npictures    drawn as they are needed: 100,000"
+        "run         artifacts/endless-32-compact, new\npictures    drawn as they are needed: 100,000"
     )
     assert f"100,000 train + {JUDGED:,} val samples of 32 px, 11 characters" in shown and "steps       5,000" in shown
     assert "draw = 100000" in shown and not Path("artifacts").exists()
@@ -281,18 +281,18 @@ def test_the_commands_draw_go_on_judge_and_predict(
     for name in ("first-32", "second-32"):
         shutil.copytree(small_pack, Path("data/packed", name))
     first = hcr(main, "--draw", 80, "--charset", charset, *flags)
-    assert first.stdout.startswith("artifacts/drawn-32-compact: done after 4 steps; best epoch 1: val top-1 ")
-    assert first.stdout.endswith("of 20\nnext: hcr-eval --run drawn-32-compact --data PACK\n")
-    assert "training artifacts/drawn-32-compact on drawn handwriting, cpu" in first.stderr
-    again = hcr(main, "--run", "drawn-32-compact", "--resume", *cpu)
-    assert "resuming artifacts/drawn-32-compact at step 4" in again.stderr
+    assert first.stdout.startswith("artifacts/endless-32-compact: done after 4 steps; best epoch 1: val top-1 ")
+    assert first.stdout.endswith("of 20\nnext: hcr-eval --run endless-32-compact --data PACK\n")
+    assert "training artifacts/endless-32-compact on drawn handwriting, cpu" in first.stderr
+    again = hcr(main, "--run", "endless-32-compact", "--resume", *cpu)
+    assert "resuming artifacts/endless-32-compact at step 4" in again.stderr
     repeated = hcr(main, "--draw", 80, "--charset", charset, "--resume", *flags)
-    assert "resuming artifacts/drawn-32-compact at step 4" in repeated.stderr
-    assert find_run(None) == Path("artifacts/drawn-32-compact")
+    assert "resuming artifacts/endless-32-compact at step 4" in repeated.stderr
+    assert find_run(None) == Path("artifacts/endless-32-compact")
     judged = hcr(eval.main, "--data", "data/packed/first-32", "--only-shared", *cpu, "--workers", 0).stdout
-    assert "NOT A TEST" not in judged and "artifacts/drawn-32-compact on data/packed/first-32 test: n " in judged
+    assert "NOT A TEST" not in judged and "artifacts/endless-32-compact on data/packed/first-32 test: n " in judged
     Image.fromarray(drawn(SequentialBatches(1, 1))[0].images[0, 0].numpy()).save("picture.png")
-    assert "picture.png" in hcr(predict.main, "picture.png", "--run", "drawn-32-compact", *cpu).stdout
+    assert "picture.png" in hcr(predict.main, "picture.png", "--run", "endless-32-compact", *cpu).stdout
     # A pack named beside --draw judges, and is remembered.
     more = {*CHARACTERS, *open_pack(small_pack / "val.lmdb").charset.characters}
     Path("more.txt").write_text("\n".join(more), "utf-8")

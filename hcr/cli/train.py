@@ -78,7 +78,7 @@ class _Every(click.ParamType):
     "take their proportions from them, more or less. Repeatable.",
 )
 @click.option(
-    "--run", "name", help="Name of the run, a folder in artifacts/.  [default: <pack>-<arch>, drawn-<size>-<arch>]"
+    "--run", "name", help="Name of the run, a folder in artifacts/.  [default: <pack>-<arch>, endless-<size>-<arch>]"
 )
 @click.option("--recipe", type=click.Path(path_type=Path), help="TOML file of settings.")
 @click.option(
@@ -200,7 +200,8 @@ def main(
     drawn = bool(given.get("draw") or (named and resume and is_drawn(named)))
     pack: Path | None
     if drawn:
-        run = named or ARTIFACTS / f"drawn-{given.get('size', TrainConfig.size)}-{arch}"
+        # Not "drawn-": a pack of the drawn corpus has that name, and so have the runs that learn from it.
+        run = named or ARTIFACTS / f"endless-{given.get('size', TrainConfig.size)}-{arch}"
         pack = data or (pack_of(run) if resume else None)
     else:
         pack = data or (named and pack_of(named)) or find_pack(None)
