@@ -241,7 +241,7 @@ def test_a_pack_cut_short_is_refused(small_pack: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"no pack", bytes(8192)])
 def test_what_is_no_pack_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "train.lmdb").write_bytes(content)
-    with pytest.raises(DataError, match=r"train\.lmdb: .*make it again with hcr-data pack"):
+    with pytest.raises(DataError, match=r"train\.lmdb: .*delete the pack and make it again with hcr-data pack"):
         open_pack(tmp_path / "train.lmdb")
     with pytest.raises(DataError, match="no such pack"):
         open_pack(tmp_path / "val.lmdb")

@@ -171,7 +171,7 @@ def verify(pack: Path) -> None:
     for problem in problems:
         note(problem)
     if problems:
-        raise DataError(f"{pack}: {len(problems)} problems; make it again with hcr-data pack")
+        raise DataError(f"{pack}: {len(problems)} problems; delete the pack and make it again with hcr-data pack")
     click.echo(f"{pack}: {', '.join(splits_of(pack))} are whole")
 
 

@@ -31,6 +31,7 @@ from hcr.glyph import PREPROCESSING
 FORMAT = "hcr-pack"
 VERSION = 1
 BLOCK = 64
+_AGAIN = "delete the pack and make it again with hcr-data pack"
 # Address space that a transaction has for what it adds.
 _ROOM = 1 << 30
 
@@ -123,7 +124,7 @@ class PackReader:
                 str(path), subdir=False, readonly=True, lock=False, readahead=False, meminit=False, max_spare_txns=4
             )
         except lmdb.Error as error:
-            raise DataError(f"{path}: not a pack ({error}); make it again with hcr-data pack") from None
+            raise DataError(f"{path}: not a pack ({error}); {_AGAIN}") from None
         try:
             _check_length(self._env, path)
             self._transaction = self._env.begin(buffers=True)
@@ -143,20 +144,21 @@ class PackReader:
         self._checked = bytearray(-(-len(self) // self.block_size))
 
     def _read_meta(self) -> dict[str, Any]:
-        again = "make it again with hcr-data pack"
         raw = self._get(b"meta")
         try:
             meta: dict[str, Any] = json.loads(bytes(raw)) if raw is not None else {}
         except ValueError as error:
-            raise DataError(f"{self.path}: key meta is damaged ({error}); {again}") from None
+            raise DataError(f"{self.path}: key meta is damaged ({error}); {_AGAIN}") from None
         if meta.get("format") != FORMAT:
-            raise DataError(f"{self.path}: key meta: expected format {FORMAT!r}, found {meta.get('format')!r}; {again}")
+            raise DataError(
+                f"{self.path}: key meta: expected format {FORMAT!r}, found {meta.get('format')!r}; {_AGAIN}"
+            )
         if meta["version"] != VERSION:
-            raise DataError(f"{self.path}: pack version {meta['version']}, expected {VERSION}; {again}")
+            raise DataError(f"{self.path}: pack version {meta['version']}, expected {VERSION}; {_AGAIN}")
         if meta["preprocessing"] != PREPROCESSING:
             raise DataError(
                 f"{self.path}: pictures prepared by {meta['preprocessing']}, "
-                f"this program prepares by {PREPROCESSING}; {again}"
+                f"this program prepares by {PREPROCESSING}; {_AGAIN}"
             )
         return meta
 
@@ -173,7 +175,7 @@ class PackReader:
         raw = self._get(key)
         found, expected = 0 if raw is None else len(raw), 2 * self.meta["count"]
         if raw is None or found != expected:
-            raise DataError(f"{self.path}: key {key.decode()}: {found} bytes, expected {expected}; make the pack again")
+            raise DataError(f"{self.path}: key {key.decode()}: {found} bytes, expected {expected}; {_AGAIN}")
         return np.frombuffer(bytes(raw), "<u2")
 
     def __len__(self) -> int:
@@ -190,16 +192,12 @@ class PackReader:
         raw = self._get(key)
         if raw is None or len(raw) != expected + 4:
             found = "nothing" if raw is None else f"{len(raw)} bytes"
-            raise DataError(
-                f"{self.path}: key {key.decode()}: {found}, expected {expected + 4} bytes; make the pack again"
-            )
+            raise DataError(f"{self.path}: key {key.decode()}: {found}, expected {expected + 4} bytes; {_AGAIN}")
         if not self._checked[number]:
             found_checksum, checksum = zlib.crc32(raw[:expected]), int.from_bytes(raw[expected:], "little")
             if found_checksum != checksum:
-                raise DataError(
-                    f"{self.path}: key {key.decode()}: CRC32 {found_checksum:08x}, expected {checksum:08x}: damaged; "
-                    "make the pack again"
-                )
+                wrong = f"CRC32 {found_checksum:08x}, expected {checksum:08x}: damaged"
+                raise DataError(f"{self.path}: key {key.decode()}: {wrong}; {_AGAIN}")
             self._checked[number] = 1
         return np.frombuffer(raw, np.uint8, expected).reshape(count, self.size, self.size)
 
@@ -277,7 +275,7 @@ def _check_length(env: lmdb.Environment, path: Path) -> None:
     expected = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
     found = path.stat().st_size
     if found < expected:
-        raise DataError(f"{path}: cut short: {found} bytes, expected {expected}; make it again with hcr-data pack")
+        raise DataError(f"{path}: cut short: {found} bytes, expected {expected}; {_AGAIN}")
 
 
 def block_key(number: int) -> bytes:
