@@ -41,7 +41,7 @@ def gnt_files(corpus: Path) -> list[Path]:
 
 
 def work_folder(work: Path, corpus: Path) -> Path:
-    """Give the folder for what is made of this corpus; other files of the same name have another folder."""
+    """Return the folder for what is made of this corpus; other files of the same name have another folder."""
     named = "\n".join(f"{path.relative_to(corpus)} {path.stat().st_size}" for path in gnt_files(corpus))
     folder = work / f"{corpus.resolve().name}-{hashlib.sha256(named.encode()).hexdigest()[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def process_tree(root: int) -> list[int]:
 
 
 def tree_memory(root: int) -> int:
-    """Give the bytes that a process tree holds beside the page cache.
+    """Return the bytes that a process tree holds beside the page cache.
 
     Anonymous and shared memory (smaps_rollup's Pss_Anon and Pss_Shmem), each shared page counted once; mapped files are
     page cache, which the system takes back when it needs it.
@@ -164,7 +164,7 @@ def machine() -> str:
 
 
 def load() -> str:
-    """Give the load average of the last minute."""
+    """Return the load average of the last minute."""
     return f"{os.getloadavg()[0]:.1f}"
 
 
@@ -188,13 +188,13 @@ def installed(package: str | None) -> bool:
 
 
 def not_installed(packages: Iterable[str | None]) -> list[str]:
-    """Give a sentence that names what was not measured for want of a package; an empty list where nothing lacks."""
+    """Return a sentence that names what was not measured for want of a package; an empty list where nothing lacks."""
     lacking = sorted({package for package in packages if not installed(package) and package})
     return [f"Not installed, so not measured: {', '.join(lacking)} (`pip install 'hcr[bench]'`)."] if lacking else []
 
 
 def command_line() -> str:
-    """Give the command that repeats this run, with CORPUS for a corpus of somebody's own."""
+    """Return the command that repeats this run, with CORPUS for a corpus of somebody's own."""
     script, *words = sys.argv
     if "--work" in words:
         place = words.index("--work")

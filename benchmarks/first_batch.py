@@ -31,7 +31,7 @@ def child(pack: Path, cache: str, workers: int) -> None:
     common.end_with_parent()
     imports = time.perf_counter()
     from hcr.feed.loader import Loader
-    from hcr.feed.order import TrainingBatches
+    from hcr.feed.sampler import TrainingBatches
     from hcr.pack.store import open_pack
 
     at_rest, began = common.tree_memory(os.getpid()), time.perf_counter()

@@ -27,17 +27,15 @@ import torch
 from stores import STORES
 
 from hcr.feed.augment import augment
-from hcr.feed.batch import Batch
 from hcr.feed.loader import Loader
-from hcr.feed.order import TrainingBatches
+from hcr.feed.sampler import Batch, TrainingBatches
 from hcr.pack.store import open_pack
 from hcr.stop import StopFlag
 from hcr.training import Execution, train
-from hcr.training.loop import Trainer
-from hcr.training.observer import Deaf
-from hcr.training.ranks import Ranks
-from hcr.training.run import start
+from hcr.training.distributed import Processes
+from hcr.training.observer import NullObserver
 from hcr.training.timing import EpochClock
+from hcr.training.trainer import Trainer, start
 
 TUTORIAL_SAMPLES = 20_000  # PNG files for the tutorial's loop, which would not get further
 
@@ -87,13 +85,15 @@ class Bench:
         """Make a trainer of our own, ready to step."""
         config = {"arch": self.arch, "batch_size": batch, "epochs": 1, **settings}
         run = self.runs / str(time.time_ns())
-        execution, ranks = Execution(self.device, 0), Ranks(device=self.device)
-        trainer = start(config, self.path.parent, run, execution, Deaf(), StopFlag(), ranks, resume=False, init=None)
+        execution, ranks = Execution(self.device, 0), Processes(device=self.device)
+        trainer = start(
+            config, self.path.parent, run, execution, NullObserver(), StopFlag(), ranks, resume=False, init=None
+        )
         trainer.state.model.train()
         return trainer
 
     def random_batch(self, batch: int) -> Batch:
-        """Give random pictures that already lie on the device."""
+        """Return random pictures that already lie on the device."""
         size = self.reader.size
         return Batch(
             torch.randint(0, 256, (batch, 1, size, size), dtype=torch.uint8, device=self.device),
@@ -102,7 +102,7 @@ class Bench:
         )
 
     def feed(self, batch: int, cache: str, workers: int) -> Iterator[Batch]:
-        """Give batches of the pack for ever."""
+        """Return batches of the pack for ever."""
         order = TrainingBatches(len(self.reader), batch, seed=0)
         loader = Loader(self.path, order, workers=workers, cache=cache, device=self.device)
         for order.epoch in itertools.count():
@@ -120,7 +120,7 @@ class Bench:
         return max(2, round(self.given.seconds * self.given.warm_up / (time.perf_counter() - began)))
 
     def turns(self, steps: int, step: Callable[[], int]) -> list[float]:
-        """Give pictures a second of each turn of so many steps."""
+        """Return pictures a second of each turn of so many steps."""
         speeds = []
         for _ in range(self.given.repeats):
             sync(self.device)
@@ -178,7 +178,7 @@ class Bench:
         execution = Execution(self.device, self.given.workers, "device")
         settings = {"arch": self.arch, "batch_size": batch, "epochs": 1}
         began = time.perf_counter()
-        train(settings, self.path.parent, run, execution, Deaf(), resume=False)
+        train(settings, self.path.parent, run, execution, NullObserver(), resume=False)
         whole = time.perf_counter() - began
         line = json.loads((run / "timings.jsonl").read_text("utf-8"))
         return (
@@ -217,7 +217,7 @@ class Bench:
             torch.cuda.reset_peak_memory_stats()
 
     def memory(self) -> str:
-        """Give the most device memory that tensors took."""
+        """Return the most device memory that tensors took."""
         return f"{torch.cuda.max_memory_allocated() / 2**20:,.0f}" if self.device == "cuda" else "none"
 
     def scaling(self) -> str:

@@ -10,7 +10,7 @@ from common import gnt_files
 
 from hcr.corpus.gnt import read_gnt
 from hcr.corpus.sample import Sample
-from hcr.glyph import fit_squares
+from hcr.preprocess.fit import fit_squares
 
 SEED = 0
 

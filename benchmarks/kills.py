@@ -28,14 +28,14 @@ import torch
 from torch import nn
 
 from hcr.charset import Charset
-from hcr.corpus.drawn import draw_corpus, spread
 from hcr.corpus.find import find_corpus
+from hcr.corpus.synthetic import draw_corpus, spread
 from hcr.layout import checkpoints
 from hcr.models import BACKBONES, read_checkpoint
 from hcr.pack.packer import PackConfig, pack
 from hcr.pack.store import close_packs
 from hcr.training import Execution, train
-from hcr.training.observer import Deaf
+from hcr.training.observer import NullObserver
 
 # What a start may change without changing anything.
 WAYS = ({"workers": 0}, {"workers": 1}, {"workers": 2}, {"workers": 0, "cache": "ram"})
@@ -52,7 +52,7 @@ class Tiny(nn.Module):
         )  # fmt: skip
 
     def forward(self, ink: torch.Tensor) -> torch.Tensor:
-        """Give logits."""
+        """Return logits."""
         return self.layers(ink)
 
 
@@ -72,7 +72,7 @@ def start(settings: dict[str, Any], data: Path, run: Path, way: dict[str, Any]) 
         return pid
     code = 1
     try:
-        train(settings, data, run, Execution(checkpoint_every=1, **way), Deaf(), resume=True)
+        train(settings, data, run, Execution(checkpoint_every=1, **way), NullObserver(), resume=True)
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -82,7 +82,7 @@ def start(settings: dict[str, Any], data: Path, run: Path, way: dict[str, Any]) 
 
 
 def digest(run: Path) -> dict[str, str]:
-    """Give digests of what must not differ."""
+    """Return digests of what must not differ."""
     content = read_checkpoint(checkpoints(run)[0])
     found = {"metrics": hashlib.sha256((run / "metrics.jsonl").read_bytes()).hexdigest()}
     for part in ("model", "ema", "optimizer"):

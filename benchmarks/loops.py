@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from hcr.charset import Charset
-from hcr.feed.gather import pictures_of
+from hcr.feed.mmap import pictures_of
 from hcr.models import Recognizer
 
 MEAN, STD = 0.1, 0.25  # of ink on handwriting, about; no loop is judged by what it learns here

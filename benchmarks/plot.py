@@ -24,7 +24,7 @@ STYLE = """
 
 
 def draw(lines: Lines, subtitle: str) -> str:
-    """Give the SVG; each name has its points (workers, pictures a second), and whether it is the project's own."""
+    """Return the SVG; each name has its points (workers, pictures a second), and whether it is the project's own."""
     lines = {name: found for name, found in lines.items() if found[0]}
     speeds = [speed for points, _ in lines.values() for _, speed in points]
     workers = sorted({number for points, _ in lines.values() for number, _ in points})

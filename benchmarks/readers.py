@@ -34,7 +34,7 @@ def _loader(dataset: Any, workers: int) -> DataLoader[Any]:
 def _ours(cache: str) -> Callable[[Path, int], Iterator[int]]:
     def batches(store: Path, workers: int) -> Iterator[int]:
         from hcr.feed.loader import Loader
-        from hcr.feed.order import TrainingBatches
+        from hcr.feed.sampler import TrainingBatches
         from hcr.pack.store import open_pack
 
         path = store / "train.lmdb"
@@ -192,7 +192,7 @@ def _datasets(store: Path, workers: int) -> Iterator[int]:
 
 
 def _limit(store: Path, workers: int) -> Iterator[int]:
-    from hcr.feed.resident import load_resident
+    from hcr.feed.loader import load_resident
 
     images = load_resident(store / "train.lmdb", "cpu")
     while True:

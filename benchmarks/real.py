@@ -32,12 +32,12 @@ from hcr.charset import Charset
 from hcr.evaluation import Predictions, confusions, summarise
 from hcr.evaluation.calibration import calibrate
 from hcr.files import write_json
-from hcr.glyph import fit_square, to_paper
+from hcr.inference import Predictor
 from hcr.layout import RELEASED
 from hcr.models import Recognizer, load_recognizer
 from hcr.models.fine_tuning import transfer
 from hcr.models.released import weights_digest
-from hcr.serving import Predictor
+from hcr.preprocess.fit import fit_square, to_paper
 
 TAKEN_FOR = 4
 # So many characters stand in the figures.
@@ -81,7 +81,7 @@ def judge(predictor: Predictor, squares: Sequence[np.ndarray], labels: np.ndarra
 
 
 def milliseconds(work: Callable[[], object], pictures: int, repeats: int) -> float:
-    """Give the median over calls of a core's milliseconds a picture, after a few that do not count."""
+    """Return the median over calls of a core's milliseconds a picture, after a few that do not count."""
     spent = []
     for call in range(repeats + 3):
         began = time.thread_time()
@@ -104,7 +104,7 @@ def load(weights: Path, among: str | None) -> Recognizer:
 def measure(
     folder: Path, model: Recognizer, count: int | None, repeats: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Give a model's figures, and those of each character, the worst first."""
+    """Return a model's figures, and those of each character, the worst first."""
     predictor = Predictor(model)
     real = read_real(folder, model, count)
     squares = [fit_square(picture, model.size) for picture in real.pictures]

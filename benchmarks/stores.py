@@ -20,7 +20,7 @@ import numpy as np
 from common import SIZE, cores
 from PIL import Image
 
-from hcr.glyph import fit_square
+from hcr.preprocess.fit import fit_square
 
 _HEADER = Struct("<I2sHH")
 
@@ -46,7 +46,7 @@ def count_records(file: Path) -> int:
 
 
 def fitted(files: list[Path]) -> Iterator[tuple[np.ndarray, int]]:
-    """Give every picture as uint8[64, 64] with its code point."""
+    """Return every picture as uint8[64, 64] with its code point."""
     for file in files:
         for picture, label in records(file):
             yield fit_square(picture, SIZE), label
@@ -142,7 +142,7 @@ def _write_webdataset(files: list[Path], out: Path) -> None:
 
 
 def litdata_samples(file: str) -> Iterator[dict[str, object]]:
-    """Give a file's samples as litdata stores them fastest: uint8 tensors, not encoded."""
+    """Return a file's samples as litdata stores them fastest: uint8 tensors, not encoded."""
     import torch
 
     for picture, label in fitted([Path(file)]):
@@ -158,7 +158,7 @@ def _write_litdata(files: list[Path], out: Path) -> None:
 
 
 def datasets_samples(files: list[str]) -> Iterator[dict[str, object]]:
-    """Give samples as Hugging Face datasets takes them; its Image feature encodes them as PNG."""
+    """Return samples as Hugging Face datasets takes them; its Image feature encodes them as PNG."""
     for picture, label in fitted([Path(file) for file in files]):
         yield {"image": Image.fromarray(picture), "label": label}
 

@@ -24,10 +24,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import say, table
 from real import judge, read_real
 
-from hcr.glyph import fit_square, to_paper
+from hcr.inference import Predictor
 from hcr.layout import RELEASED
 from hcr.models import load_recognizer
-from hcr.serving import Predictor
+from hcr.preprocess.fit import fit_square, to_paper
 
 # change(picture): uint8[H, W] in, 255 = paper; uint8[H', W'] out, of any polarity.
 Change = Callable[[np.ndarray], np.ndarray]
@@ -71,7 +71,7 @@ def _black(picture: np.ndarray) -> np.ndarray:
 
 
 def _light(darkest: float) -> Change:
-    """Give light ink on black paper, its lightest pixel this share of white."""
+    """Return light ink on black paper, its lightest pixel this share of white."""
     return lambda picture: 255 - _ink(darkest)(picture)
 
 

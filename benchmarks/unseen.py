@@ -5,7 +5,7 @@
 
 A font is one careful hand, so its figures say little of people. But it has thousands of characters, where the real
 samples at hand have some dozens: what a model gets wrong in most fonts, it has not learnt. Glyphs are read as they are
-printed, scaled down to 24 pixels, and as poor pens and scanners would leave them (hcr/pen/degrade.py).
+printed, scaled down to 24 pixels, and as poor pens and scanners would leave them (hcr/feed/degrade.py).
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from common import table
 from sweep import rescale
 
 from hcr.errors import DataError
-from hcr.glyph import fit_square
+from hcr.feed.degrade import degrade
 from hcr.layout import RELEASED
 from hcr.models import Recognizer, load_recognizer
-from hcr.pen.degrade import degrade
-from hcr.pen.fonts.glyphs import printed
+from hcr.preprocess.fit import fit_square
+from hcr.synth.fonts.glyphs import printed
 
 BATCH = 256
 SMALL = 24  # pixels on the longer side
 
 
 def glyphs(font: Path, model: Recognizer) -> tuple[list[np.ndarray], Tensor]:
-    """Give the glyphs of the model's characters, uint8[H, W], and their labels int64[N].
+    """Return the glyphs of the model's characters, uint8[H, W], and their labels int64[N].
 
     Raises: DataError for what is no font of these.
     """
@@ -53,7 +53,7 @@ def fitted(pictures: list[np.ndarray], size: int) -> Tensor:
 
 @torch.inference_mode()
 def answers(model: Recognizer, images: Tensor) -> Tensor:
-    """Give the five likeliest labels of each picture: int64[N, 5], or as many as there are."""
+    """Return the five likeliest labels of each picture: int64[N, 5], or as many as there are."""
     most = min(5, len(model.charset))
     return torch.cat([model(batch).topk(most).indices for batch in images.split(BATCH)])
 

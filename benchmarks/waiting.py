@@ -18,7 +18,7 @@ BATCH, STEPS = 64, 15
 
 
 def measure() -> float:
-    """Give pictures a second of one training step, the median of 15, after three that warm up."""
+    """Return pictures a second of one training step, the median of 15, after three that warm up."""
     import torch
     import torch.nn.functional as F
 

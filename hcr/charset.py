@@ -49,7 +49,7 @@ class Charset:
         return hash(self.characters)
 
     def label(self, char: str) -> int:
-        """Give the label of `char`. Raises: DataError where it is not one of these characters."""
+        """Return the label of `char`. Raises: DataError where it is not one of these characters."""
         try:
             return self._labels[char]
         except KeyError:

@@ -93,7 +93,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def free_bytes(folder: Path) -> int:
-    """Give the bytes that can still be written below `folder`."""
+    """Return the bytes that can still be written below `folder`."""
     return shutil.disk_usage(folder).free
 
 

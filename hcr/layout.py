@@ -22,7 +22,7 @@ RELEASED = {"level1": _RELEASED / "compact.safetensors", "gb2312": _RELEASED / "
 
 
 def find_pack(given: Path | None) -> Path:
-    """Give the pack folder `given`, or the only one in data/packed.
+    """Return the pack folder `given`, or the only one in data/packed.
 
     Raises: DataError where there is none, UsageError where there are several.
     """
@@ -46,7 +46,7 @@ def splits_of(pack: Path) -> list[str]:
 
 
 def find_run(name: str | None) -> Path:
-    """Give the folder of the run `name`, or of the only run that has checkpoints.
+    """Return the folder of the run `name`, or of the only run that has checkpoints.
 
     Where there are several, runs on a pack outside data/packed (the demo's) step aside.
     Raises: DataError where there is none, UsageError where there are several.
@@ -69,7 +69,7 @@ def find_run(name: str | None) -> Path:
 
 
 def pack_of(run: Path) -> Path | None:
-    """Give the pack that a run was trained on or judged by, by its run.json; None where it has none."""
+    """Return the pack that a run was trained on or judged by, by its run.json; None where it has none."""
     record = run / "run.json"
     path = read_json(record)["pack"]["path"] if record.is_file() else None
     return Path(path) if path else None
@@ -82,7 +82,7 @@ def is_drawn(run: Path) -> bool:
 
 
 def find_checkpoint(run: str) -> Path:
-    """Give the checkpoint that a run is judged by: its best one, else its newest.
+    """Return the checkpoint that a run is judged by: its best one, else its newest.
 
     Raises: DataError where there is none.
     """

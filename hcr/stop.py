@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -49,3 +50,16 @@ class StopFlag:
     def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+# How long work tells its caller how far it is.
+#
+# The library never prints: a function that takes longer than a second takes a `Progress`, and the command line owns the
+# bar.
+#
+# progress(advance, total): `advance` more units are done of `total`.
+Progress = Callable[[int, int], None]
+
+
+def silent(advance: int, total: int) -> None:
+    """Show nothing: the default of every function that takes a `Progress`."""

@@ -1,9 +1,9 @@
-"""Build hcr/pen/strokes.bin from the npm package hanzi-writer-data 2.0.1.
+"""Build hcr/synth/strokes.bin from the npm package hanzi-writer-data 2.0.1.
 
-    python pipelines/build_strokes.py [hanzi-writer-data-2.0.1.tgz] [--out hcr/pen/strokes.bin]
+    python pipelines/build_strokes.py [hanzi-writer-data-2.0.1.tgz] [--out hcr/synth/strokes.bin]
 
 Without an argument `npm pack` fetches the package into a temporary folder. Half a minute on one core. The same package
-gives the same bytes. The file's format stands in hcr/pen/table.py.
+gives the same bytes. The file's format stands in hcr/synth/strokes.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 
 from hcr.errors import DataError, HcrError
 from hcr.files import atomic_write
-from hcr.pen.table import GRID, HEADER, MAGIC, VERSION, StrokeTable
+from hcr.synth.strokes import GRID, HEADER, MAGIC, VERSION, StrokeTable
 
 PACKAGE = "hanzi-writer-data@2.0.1"
 BOX = 1024
@@ -111,7 +111,7 @@ def simplify(line: np.ndarray, tolerance: float) -> np.ndarray:
 
 
 def encode(characters: dict[str, Strokes]) -> bytes:
-    """Lay the characters out as hcr/pen/table.py says."""
+    """Lay the characters out as hcr/synth/strokes.py says."""
     order = sorted(characters)
     strokes = [stroke for char in order for stroke in characters[char]]
     points = np.concatenate(strokes)

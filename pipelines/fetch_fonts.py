@@ -26,7 +26,7 @@ from typing import NamedTuple
 from hcr.charset import Charset
 from hcr.errors import DataError, HcrError
 from hcr.files import atomic_write
-from hcr.pen.fonts.glyphs import font_digest
+from hcr.synth.fonts.glyphs import font_digest
 
 
 class Source(NamedTuple):

@@ -27,20 +27,20 @@ from torch import Tensor
 
 from hcr.charset import Charset
 from hcr.errors import DataError, HcrError, UsageError
-from hcr.feed.drawn import VALIDATION_WRITERS, DrawnBatches
-from hcr.feed.order import SequentialBatches
+from hcr.feed.degrade import degrade
+from hcr.feed.sampler import SequentialBatches
+from hcr.feed.synthetic import VALIDATION_WRITERS, SyntheticBatches
 from hcr.files import atomic_write, read_json
 from hcr.layout import RELEASED, find_checkpoint
 from hcr.models import Recognizer
 from hcr.models.fine_tuning import classifier, transfer
 from hcr.models.released import halved, is_released, read_released, weights_digest, write_released
 from hcr.models.weights import load_recognizer, load_weights, read_checkpoint, read_model, require_preprocessing
-from hcr.pen.degrade import degrade
 
 CARD = Path(__file__).parents[1] / "docs/model-card.md"
 BEGIN, END = "<!-- figures: written by pipelines/release.py -->", "<!-- end of figures -->"
 LICENCE = (
-    "Apache-2.0. Learnt from handwriting that was drawn from stroke medians (hcr/pen/strokes.bin, under the Arphic "
+    "Apache-2.0. Learnt from handwriting that was drawn from stroke medians (hcr/synth/strokes.bin, under the Arphic "
     "Public License){fonts}; the weights hold nothing of them."
 )
 CALIBRATED_BY = 2048  # drawn pictures
@@ -117,19 +117,19 @@ def _taught(weights: Path, digest: str) -> dict[str, Any]:
 
 
 def _weights_of(name: str) -> Path:
-    """Give the released file or checkpoint of this path, or else the best weights of the run of this name."""
+    """Return the released file or checkpoint of this path, or else the best weights of the run of this name."""
     return Path(name) if Path(name).is_file() else find_checkpoint(name)
 
 
 def stages(training: dict[str, Any]) -> list[dict[str, Any]]:
-    """Give the runs that went into a training, each once, the first one first, whatever means were taken of them."""
+    """Return the runs that went into a training, each once, the first one first, whatever means were taken of them."""
     of_means = {"before", "mean_with", "temperature", "runs"}
     runs = [{key: run[key] for key in run.keys() - of_means} for run in [*training["runs"], training]]
     return [run for place, run in enumerate(runs) if run not in runs[:place]]
 
 
 def mean_with(content: dict[str, Any], others: Sequence[str]) -> dict[str, Tensor]:
-    """Give the mean of a run's weights and of those of other runs or released files, which may know more characters.
+    """Return the mean of a run's weights and of those of other runs or released files, which may know more characters.
 
     Raises: UsageError for one that lacks some of the characters; what `find_checkpoint` and `transfer` raise.
     """
@@ -151,12 +151,12 @@ def mean_with(content: dict[str, Any], others: Sequence[str]) -> dict[str, Tenso
 
 
 def temperature(model: Recognizer, seed: int) -> float:
-    """Give what a model's logits are to be divided by so that its scores are probabilities, to two decimals.
+    """Return what a model's logits are to be divided by so that its scores are probabilities, to two decimals.
 
     The likeliest one for degraded pictures by CALIBRATED_BY drawn writers of whom no training learns. The answers stay
     as they are. Source: Guo et al. 2017, "On calibration of modern neural networks".
     """
-    batches = DrawnBatches(
+    batches = SyntheticBatches(
         model.charset.characters,
         SequentialBatches(CALIBRATED_BY, 256),
         writers=VALIDATION_WRITERS,
@@ -206,7 +206,7 @@ def release(name: str, out: Path, figures: Path | None, *, others: Sequence[str]
 
 
 def file_of(name: str) -> Path:
-    """Give the file of the package that the run `name` would be. Raises: UsageError for characters of neither."""
+    """Return the file of the package that the run `name` would be. Raises: UsageError for characters of neither."""
     content = read_checkpoint(_weights_of(name))
     for charset, path in RELEASED.items():
         if content["characters"] == Charset.named(charset).characters:
@@ -215,7 +215,7 @@ def file_of(name: str) -> Path:
 
 
 def card_table(paths: Sequence[Path]) -> str:
-    """Give the model card's table of what released weights say about themselves, a column a file."""
+    """Return the model card's table of what released weights say about themselves, a column a file."""
     columns = [_facts(path) for path in paths]
     rows = [[name, *(facts[name] for facts in columns)] for name in columns[0]]
     return "\n".join(f"| {' | '.join(row)} |" for row in [[""] * len(rows[0]), ["---"] * len(rows[0]), *rows])

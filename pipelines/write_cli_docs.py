@@ -23,7 +23,7 @@ An error is one line on stderr that says what, where, and what to do; `--debug` 
 
 
 def document() -> str:
-    """Give the whole text of docs/cli.md."""
+    """Return the whole text of docs/cli.md."""
     parts = [HEAD]
     for name in COMMANDS:
         main: click.Command = importlib.import_module(f"hcr.cli.{name}").main

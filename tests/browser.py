@@ -71,7 +71,7 @@ class Browser:
                 return answer["result"]
 
     def _receive(self, until: float, what: str) -> dict[str, Any]:
-        """Give the next message; events are noted on the way."""
+        """Return the next message; events are noted on the way."""
         while b"\0" not in self._buffer:
             assert time.monotonic() < until, f"the browser does not answer {what}"
             try:
@@ -115,7 +115,7 @@ class Browser:
             self._receive(until, url)
 
     def run(self, expression: str) -> Any:
-        """Give the value of a JavaScript expression in the page."""
+        """Return the value of a JavaScript expression in the page."""
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
@@ -151,7 +151,7 @@ class Browser:
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def screenshot(self, whole: bool = False) -> bytes:
-        """Give what is seen, or the whole page, as PNG."""
+        """Return what is seen, or the whole page, as PNG."""
         return base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"])
 
     def close(self) -> None:

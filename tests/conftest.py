@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from hcr.charset import Charset
-from hcr.corpus.drawn import draw_corpus, spread
 from hcr.corpus.find import find_corpus
-from hcr.evaluation.findings import Evaluation
+from hcr.corpus.synthetic import draw_corpus, spread
+from hcr.evaluation.analysis import Evaluation
 from hcr.pack.packer import PackConfig, pack
 from tests.reports import evaluated, written
 from tests.runs import run_to_end

@@ -10,8 +10,8 @@ import numpy as np
 from hcr.charset import Charset
 from hcr.corpus.find import find_corpus
 from hcr.corpus.gnt import encode_record
+from hcr.evaluation.analysis import Evaluation, analyse
 from hcr.evaluation.compare import Comparison, compare
-from hcr.evaluation.findings import Evaluation, examine
 from hcr.evaluation.groups import Row
 from hcr.evaluation.metrics import Predictions, summarise
 from hcr.evaluation.page import html
@@ -82,5 +82,5 @@ def compared(evaluation: Evaluation) -> Comparison:
 
 def written(evaluation: Evaluation, path: Path) -> Path:
     """Write the report with everything that it can hold."""
-    html.write_html(path, evaluation, examine(evaluation), CURVES, compared(evaluation), CONDITIONS)
+    html.write_html(path, evaluation, analyse(evaluation), CURVES, compared(evaluation), CONDITIONS)
     return path

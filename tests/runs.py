@@ -17,7 +17,7 @@ GIVEN: dict[str, Any] = {"arch": "compact", "epochs": 3, "batch_size": 20, "lr":
 
 
 def load_script(path: str) -> ModuleType:
-    """Give a script of the project, named from its root, as a module."""
+    """Return a script of the project, named from its root, as a module."""
     spec = importlib.util.spec_from_file_location(Path(path).stem, Path(__file__).parents[1] / path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

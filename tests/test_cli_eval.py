@@ -15,7 +15,7 @@ import pytest
 
 from hcr.charset import Charset
 from hcr.evaluation.robustness import CONDITIONS
-from hcr.glyph import PREPROCESSING
+from hcr.preprocess.fit import PREPROCESSING
 from tests.runs import GIVEN, Watcher
 from tests.test_cli import hcr, ok, refused
 from tests.test_evaluation import checkpoint, pack_charset

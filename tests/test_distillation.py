@@ -17,18 +17,16 @@ from click.testing import CliRunner, Result
 from hcr.charset import Charset
 from hcr.cli.train import main
 from hcr.errors import DataError, HcrError, Stopped, UsageError
-from hcr.feed.batch import Batch
-from hcr.feed.drawn import VALIDATION_WRITERS, DrawnBatches
-from hcr.feed.order import SequentialBatches
-from hcr.glyph import PREPROCESSING
+from hcr.feed.sampler import Batch, SequentialBatches
+from hcr.feed.synthetic import VALIDATION_WRITERS, SyntheticBatches
 from hcr.layout import checkpoints
 from hcr.models import Recognizer, load_recognizer, read_checkpoint
 from hcr.models.released import weights_digest, write_released
+from hcr.preprocess.fit import PREPROCESSING
 from hcr.training import Execution, train
-from hcr.training.prepare import Plan, plan_run
-from hcr.training.ranks import Ranks
-from hcr.training.stepper import Stepper
-from hcr.training.teacher import Teacher
+from hcr.training.distributed import Processes
+from hcr.training.setup import RunSetup, set_up_run
+from hcr.training.step import Stepper, Teacher
 from tests.runs import GIVEN, Watcher, end_of, require_equal
 
 # What the teacher knows; the student's labels 0 to 3 are its 2, 4, 7 and 9.
@@ -39,7 +37,7 @@ DRAW = {"draw": 80, "size": 32, "epochs": 2}
 
 def pictures(count: int = 40) -> Batch:
     """Pictures of FEW by writers from whom nobody learns."""
-    (batch,) = DrawnBatches(
+    (batch,) = SyntheticBatches(
         FEW.characters, SequentialBatches(count, count), writers=VALIDATION_WRITERS, seed=8, size=32
     )
     return batch
@@ -63,9 +61,9 @@ def run(folder: Path, name: str, **other: Any) -> Path:
     return folder / name
 
 
-def planned(folder: Path, **other: Any) -> Plan:
+def planned(folder: Path, **other: Any) -> RunSetup:
     given = GIVEN | DRAW | {"charset": str(folder / "few.txt")} | other
-    return plan_run(given, None, folder / "none", Execution(), Ranks(), init=None, found=None)
+    return set_up_run(given, None, folder / "none", Execution(), Processes(), init=None, found=None)
 
 
 def best(folder: Path, name: str) -> Path:
@@ -96,7 +94,7 @@ def test_the_loss_of_a_step_is_the_formula(folder: Path, parts: int) -> None:
     named = np.eye(len(FEW))[batch.labels.numpy()] * 0.9 + 0.1 / len(FEW)
     p, q = log_softmax(theirs / 2), log_softmax(own / 2)
     expected = -0.1 * (named * log_softmax(own)).sum() + 0.9 * 2**2 * (np.exp(p) * (p - q)).sum()
-    stepper = Stepper(plan.config, state, Ranks(), plan.teacher, compiled=False)
+    stepper = Stepper(plan.config, state, Processes(), plan.teacher, compiled=False)
     stepper.take(batch, 1e-3)
     assert float(state.tally.loss) == pytest.approx(expected, rel=1e-4)
     assert float(state.tally.correct) == (own.argmax(1) == batch.labels.numpy()).sum()

@@ -14,13 +14,13 @@ import torch
 
 from hcr.charset import Charset
 from hcr.errors import DataError, Stopped, UsageError
-from hcr.evaluation import evaluate, evaluate_checkpoint, evaluate_elsewhere, prepare, summarise, write_report
-from hcr.evaluation.partial import PARTIAL, forget
+from hcr.evaluation import evaluate, evaluate_checkpoint, evaluate_external, make_evaluator, summarise, write_report
+from hcr.evaluation.evaluator import PARTIAL, forget
 from hcr.feed.loader import Loader
-from hcr.feed.order import SequentialBatches
-from hcr.glyph import PREPROCESSING
+from hcr.feed.sampler import SequentialBatches
 from hcr.models import Recognizer, load_recognizer
 from hcr.pack.store import open_pack
+from hcr.preprocess.fit import PREPROCESSING
 
 
 def checkpoint(folder: Path, charset: Charset, size: int = 32) -> Path:
@@ -143,21 +143,21 @@ class Interrupted:
 def test_an_interruption_leaves_no_trace(small_pack: Path, tmp_path: Path, number: signal.Signals) -> None:
     path = checkpoint(tmp_path, pack_charset(small_pack))
     whole = evaluate_checkpoint(path, small_pack, "test", batch_size=5)
-    judging = prepare(path, small_pack, "test", batch_size=5, folder=tmp_path / "eval")
+    evaluator = make_evaluator(path, small_pack, "test", batch_size=5, folder=tmp_path / "eval")
     with pytest.raises(
         Stopped, match=rf"stopped by {number.name} after 15 of 24 .*: run the same command again"
     ) as why:
-        judging.evaluation(Interrupted(10, number))
+        evaluator.evaluation(Interrupted(10, number))
     assert why.value.exit_code == 75
     taken_up: list[int] = []
     rest = Interrupted(99)
-    evaluation = judging.evaluation(rest, taken_up.append)
+    evaluation = evaluator.evaluation(rest, taken_up.append)
     assert taken_up == [15] and rest.done == 9
     for name in ("index", "target", "top", "score"):
         assert np.array_equal(getattr(evaluation.predictions, name), getattr(whole.predictions, name))
     # Until all files are written nothing has to be predicted again, and then nothing is left behind.
     again = Interrupted(99)
-    assert judging.evaluation(again).seconds == pytest.approx(evaluation.seconds, abs=0.5) and again.done == 0
+    assert evaluator.evaluation(again).seconds == pytest.approx(evaluation.seconds, abs=0.5) and again.done == 0
     forget(tmp_path / "eval")
     assert not (tmp_path / "eval" / PARTIAL).exists()
 
@@ -166,16 +166,16 @@ def test_what_another_checkpoint_began_is_not_taken_up(small_pack: Path, tmp_pat
     path = checkpoint(tmp_path, pack_charset(small_pack))
     folder = tmp_path / "eval"
     with pytest.raises(Stopped):
-        prepare(path, small_pack, "test", batch_size=5, folder=folder).evaluation(Interrupted(5))
+        make_evaluator(path, small_pack, "test", batch_size=5, folder=folder).evaluation(Interrupted(5))
     content = torch.load(path, weights_only=True)
     content["step"] = 1
     torch.save(content, path)
     anew = Interrupted(99)
-    prepare(path, small_pack, "test", batch_size=5, folder=folder).evaluation(anew)
+    make_evaluator(path, small_pack, "test", batch_size=5, folder=folder).evaluation(anew)
     assert anew.done == 24
     (folder / PARTIAL / "plain.npz").write_bytes(b"damaged")
     anew = Interrupted(99)
-    prepare(path, small_pack, "test", batch_size=5, folder=folder).evaluation(anew)
+    make_evaluator(path, small_pack, "test", batch_size=5, folder=folder).evaluation(anew)
     assert anew.done == 24
 
 
@@ -216,7 +216,7 @@ def test_the_programs_in_evaluation_md_run(
     assert len(programs) == 3
     for program in programs:
         exec(program, {})
-    judged = evaluate_elsewhere(Path("theirs.csv"), small_pack, "test")
+    judged = evaluate_external(Path("theirs.csv"), small_pack, "test")
     assert judged.summary.top1 == 2 / 24 and Path("report/report.html").is_file()
     said = capsys.readouterr().out
     assert " of 24 (0." in said and "[0.5 1.  1. ]" in said

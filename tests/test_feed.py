@@ -19,11 +19,10 @@ import pytest
 import torch
 
 from hcr.errors import DataError, HcrError, UsageError
-from hcr.feed.batch import Batch
-from hcr.feed.gather import pictures_of
 from hcr.feed.loader import Loader
-from hcr.feed.order import SequentialBatches, TrainingBatches, epoch_order, steps_per_epoch
+from hcr.feed.mmap import pictures_of
 from hcr.feed.ring import Ring
+from hcr.feed.sampler import Batch, SequentialBatches, TrainingBatches, epoch_order, steps_per_epoch
 from hcr.feed.stream import AHEAD, HELD, WorkerError
 from hcr.pack.store import open_pack
 
@@ -232,7 +231,7 @@ SCRIPT = """
 import multiprocessing, sys
 from pathlib import Path
 from hcr.feed.loader import Loader
-from hcr.feed.order import TrainingBatches
+from hcr.feed.sampler import TrainingBatches
 
 if __name__ == "__main__":
     multiprocessing.set_start_method("forkserver")
@@ -273,7 +272,7 @@ def test_what_has_no_room_is_refused(small_pack: Path, tmp_path: Path) -> None:
 def test_workers_end_with_a_process_that_still_iterates(blocks: tuple[Path, np.ndarray]) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom hcr.feed.loader import Loader\n"
-        "from hcr.feed.order import SequentialBatches\nfrom hcr.stop import StopFlag\n"
+        "from hcr.feed.sampler import SequentialBatches\nfrom hcr.stop import StopFlag\n"
         "with StopFlag():\n"
         "    held = iter(Loader(Path(sys.argv[1]), SequentialBatches(903, 10), workers=2))\n"
         "    print(len(next(held).labels))\n"

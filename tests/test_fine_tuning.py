@@ -10,9 +10,9 @@ import torch
 
 from hcr.charset import Charset
 from hcr.errors import DataError, UsageError
-from hcr.glyph import PREPROCESSING
 from hcr.models import Recognizer, load_recognizer
 from hcr.models.fine_tuning import Transfer, transfer
+from hcr.preprocess.fit import PREPROCESSING
 
 needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
 OLD = Charset("一丁七万丈")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hcr.charset import Charset
 from hcr.corpus.archive import Folder
-from hcr.corpus.gnt import GntUnit, encode_record, read_gnt
+from hcr.corpus.gnt import GntPartition, encode_record, read_gnt
 from hcr.corpus.sample import Damage, Sample
 from hcr.errors import DataError
 
@@ -190,19 +190,19 @@ def test_mutated_files_are_accounted_for(data: bytes) -> None:
 
 
 @pytest.fixture
-def unit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GntUnit]:
+def unit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GntPartition]:
     folder = tmp_path_factory.mktemp("corpus")
     (folder / "1001-c.gnt").write_bytes(GOOD + GOOD)
-    yield GntUnit("1001-c.gnt", "train", "1001-c", 50, Folder(folder), "1001-c.gnt")
+    yield GntPartition("1001-c.gnt", "train", "1001-c", 50, Folder(folder), "1001-c.gnt")
 
 
-def test_a_unit_reads_its_file_and_digests_all_of_it(unit: GntUnit) -> None:
+def test_a_unit_reads_its_file_and_digests_all_of_it(unit: GntPartition) -> None:
     digest = hashlib.sha256()
     assert [found.origin for found in unit.samples(digest)] == ["1001-c.gnt:0", "1001-c.gnt:25"]
     assert digest.hexdigest() == hashlib.sha256(GOOD + GOOD).hexdigest()
 
 
-def test_a_file_that_is_gone_is_damage_of_its_whole_size(unit: GntUnit) -> None:
+def test_a_file_that_is_gone_is_damage_of_its_whole_size(unit: GntPartition) -> None:
     (unit.place.path / unit.file).unlink()
     (damage,) = unit.samples(hashlib.sha256())
     assert isinstance(damage, Damage)

@@ -13,18 +13,18 @@ from torch import nn
 
 from hcr.errors import UsageError
 from hcr.training import Execution
+from hcr.training.distributed import Processes
 from hcr.training.memory import Memory, _waiting, batch_that_fits, estimate, find_batch, fitting, line_through
-from hcr.training.prepare import Plan, plan_run
-from hcr.training.ranks import Ranks
+from hcr.training.setup import RunSetup, set_up_run
 from tests.runs import GIVEN, Watcher, end_of
 
-Planned = Callable[..., Plan]
+Planned = Callable[..., RunSetup]
 
 
 @pytest.fixture
 def planned(small_pack: Path, tmp_path: Path) -> Planned:
-    def plan(**given: Any) -> Plan:
-        return plan_run(GIVEN | given, small_pack, tmp_path / "run", Execution(), Ranks(), init=None, found=None)
+    def plan(**given: Any) -> RunSetup:
+        return set_up_run(GIVEN | given, small_pack, tmp_path / "run", Execution(), Processes(), init=None, found=None)
 
     return plan
 

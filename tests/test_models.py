@@ -12,8 +12,8 @@ import torch
 
 from hcr.charset import Charset
 from hcr.errors import DataError, UsageError
-from hcr.glyph import PREPROCESSING
 from hcr.models import BACKBONES, Recognizer, load_recognizer, read_checkpoint, require_arch
+from hcr.preprocess.fit import PREPROCESSING
 
 SOME = Charset("一丁七万丈")
 needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")

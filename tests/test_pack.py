@@ -18,12 +18,12 @@ from PIL import Image
 from hcr.charset import Charset
 from hcr.corpus.find import find_corpus
 from hcr.corpus.gnt import encode_record, read_gnt
-from hcr.corpus.sample import Corpus, Damage, Digest, Sample, Unit
+from hcr.corpus.sample import Corpus, Damage, Digest, Partition, Sample
 from hcr.errors import DataError, HcrError, UsageError
-from hcr.glyph import PREPROCESSING, fit_square
 from hcr.pack.inspect import contact_sheet, info, verify
 from hcr.pack.packer import PackConfig, PackSummary, pack, pack_sizes
 from hcr.pack.store import BLOCK, close_packs, open_pack
+from hcr.preprocess.fit import PREPROCESSING, fit_square
 
 
 def ink(width: int = 20, height: int = 24, value: int = 40) -> np.ndarray:
@@ -104,7 +104,7 @@ def test_the_digest_is_of_checksums_labels_writers_and_characters(small_pack: Pa
 
 
 @dataclass(frozen=True)
-class BrokenUnit(Unit):
+class BrokenUnit(Partition):
     """A source of which nobody has foreseen how it fails."""
 
     def samples(self, digest: Digest) -> Iterator[Sample | Damage]:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from hcr.corpus.archive import Folder, Zip
-from hcr.corpus.png import PngUnit
+from hcr.corpus.png import PicturePartition
 from hcr.corpus.sample import Damage, Sample
 
 
@@ -21,12 +21,12 @@ def stroke() -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def samples(unit: PngUnit) -> list[Sample | Damage]:
+def samples(unit: PicturePartition) -> list[Sample | Damage]:
     return list(unit.samples(hashlib.sha256()))
 
 
-def unit_on_disk(folder: Path) -> PngUnit:
-    return PngUnit("train/一", "train", "", 0, Folder(folder), "train/一", "一")
+def unit_on_disk(folder: Path) -> PicturePartition:
+    return PicturePartition("train/一", "train", "", 0, Folder(folder), "train/一", "一")
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_a_class_folder_in_a_zip_reads_as_on_disk(tmp_path: Path, class_folder: 
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
         for file in class_folder.iterdir():
             archive.write(file, f"train/一/{file.name}")
-    zipped = PngUnit("train/一", "train", "", 0, Zip(tmp_path / "all.zip"), "train/一", "一")
+    zipped = PicturePartition("train/一", "train", "", 0, Zip(tmp_path / "all.zip"), "train/一", "一")
     for loose, packed in zip(samples(unit_on_disk(tmp_path)), samples(zipped), strict=True):
         assert loose.origin == packed.origin
         if isinstance(loose, Sample) and isinstance(packed, Sample):

@@ -108,8 +108,8 @@ def test_the_tutorial_recipes_are_the_tutorial() -> None:
 
 
 def benchmark(corpus: Path, work: Path, *arguments: str) -> tuple[list[list[str]], str]:
-    """Run benchmarks/recipes.py for an epoch with one seed; give the rows of its table, and what it said meanwhile."""
-    command = [sys.executable, str(ROOT / "benchmarks/recipes.py"), str(corpus), "--work", str(work)]
+    """Run benchmarks/lab/recipes.py for an epoch with one seed; return its table's rows and what it said meanwhile."""
+    command = [sys.executable, str(ROOT / "benchmarks/lab/recipes.py"), str(corpus), "--work", str(work)]
     done = subprocess.run(
         [*command, "--epochs", "1", "--seeds", "1", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )

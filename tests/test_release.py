@@ -19,14 +19,14 @@ from PIL import Image
 from hcr.charset import Charset
 from hcr.cli.predict import main as hcr_predict
 from hcr.errors import DataError, UsageError
-from hcr.feed.drawn import TRAINING_WRITERS, DrawnBatches
-from hcr.feed.order import SequentialBatches
-from hcr.glyph import PREPROCESSING
+from hcr.feed.degrade import degrade
+from hcr.feed.sampler import SequentialBatches
+from hcr.feed.synthetic import TRAINING_WRITERS, SyntheticBatches
 from hcr.layout import RELEASED
 from hcr.models import Recognizer, load_recognizer
 from hcr.models.fine_tuning import classifier, transfer
 from hcr.models.released import read_released, weights_digest
-from hcr.pen.degrade import degrade
+from hcr.preprocess.fit import PREPROCESSING
 from hcr.training import Execution, train
 from tests.runs import GIVEN, Watcher, load_script
 from tests.test_docs import described
@@ -338,7 +338,7 @@ def test_scores_are_made_probabilities(script: ModuleType, monkeypatch: pytest.M
                 value *= 3 / divisor
     assert script.temperature(model, seed=0) == pytest.approx(3, abs=0.01)
 
-    batches = DrawnBatches(
+    batches = SyntheticBatches(
         model.charset.characters, SequentialBatches(512, 256), writers=TRAINING_WRITERS, seed=1, size=model.size
     )
     score, hit = [], []

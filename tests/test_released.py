@@ -21,7 +21,7 @@ from hcr.evaluation import evaluate_checkpoint
 from hcr.models import Recognizer, load_recognizer, read_checkpoint, read_model
 from hcr.models.fine_tuning import Transfer, transfer
 from hcr.models.released import halved, is_released, read_released, weights_digest, write_released
-from hcr.pen import Pen
+from hcr.synth import Generator
 
 ROOT = Path(__file__).parents[1]
 KEYS = ("arch", "characters", "licence", "size", "preprocessing", "training", "figures", "sha256")
@@ -39,7 +39,7 @@ def released(whole: Path, tmp_path: Path) -> Path:
 def drawn(charset: Charset, count: int = 200, size: int = 32) -> Tensor:
     """Pictures by the pen, uint8[count, 1, size, size]."""
     number = torch.arange(count)
-    return Pen(charset.characters).draw(number % len(charset), number, number * 0, seed=3, size=size)
+    return Generator(charset.characters).draw(number % len(charset), number, number * 0, seed=3, size=size)
 
 
 def metadata_of(path: Path) -> dict[str, str]:

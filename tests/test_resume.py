@@ -20,7 +20,7 @@ import torch
 from hcr.errors import HcrError, Stopped
 from hcr.layout import checkpoints
 from hcr.models import read_checkpoint
-from hcr.training import Execution, checkpoint, train
+from hcr.training import Execution, state, train
 from tests.runs import GIVEN, Watcher, end_of, require_equal, run_to_end
 
 ROOT = Path(__file__).parents[1]
@@ -128,7 +128,7 @@ def test_a_full_disk_is_called_so_while_tensors_are_written() -> None:
     # Torch meets it in the middle, and complains of something else.
     message = "No space left on device"
     with suppress(OSError), open("/dev/full", "wb") as file, pytest.raises(OSError, match=message):
-        checkpoint._write({"weights": torch.zeros(1_000_000)}, file)
+        state._write({"weights": torch.zeros(1_000_000)}, file)
 
 
 def command(pack: Path, run: str, *more: str) -> list[str]:
@@ -165,7 +165,7 @@ def test_a_signal_saves_and_exits_75_soon(running: subprocess.Popen[str], tmp_pa
 TWICE = """
 import os, signal, sys
 from pathlib import Path
-from hcr.training import Execution, checkpoint, train
+from hcr.training import Execution, state, train
 from tests.runs import GIVEN, Watcher
 watcher = Watcher(2, lambda: [os.kill(os.getpid(), signal.SIGTERM) for _ in range(2)])
 train(GIVEN, Path(sys.argv[1]), Path("run"), Execution(workers=0), watcher, resume=False)

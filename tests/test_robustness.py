@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from hcr.evaluation import judge_conditions, prepare, write_report
+from hcr.evaluation import judge_conditions, make_evaluator, write_report
 from hcr.evaluation.robustness import CONDITIONS, PLAIN
-from hcr.glyph import fit_square
 from hcr.pack.store import open_pack
+from hcr.preprocess.fit import fit_square
 from tests.test_evaluation import Interrupted, checkpoint, pack_charset
 
 
@@ -100,15 +100,17 @@ def test_inverted_pictures_are_read_as_predict_reads_them(pictures: Tensor) -> N
 
 
 def test_table_and_plot(small_pack: Path, tmp_path: Path) -> None:
-    judging = prepare(checkpoint(tmp_path, pack_charset(small_pack)), small_pack, "test", folder=tmp_path / "eval")
-    plain = judging.evaluation()
+    evaluator = make_evaluator(
+        checkpoint(tmp_path, pack_charset(small_pack)), small_pack, "test", folder=tmp_path / "eval"
+    )
+    plain = evaluator.evaluation()
     named: list[str] = []
-    rows = judge_conditions(judging, plain, Interrupted(0), named.append)
+    rows = judge_conditions(evaluator, plain, Interrupted(0), named.append)
     assert named == list(CONDITIONS) and [row.name for row in rows] == [PLAIN, *CONDITIONS]
     # Until all files are written nothing has to be predicted again.
     taken_up: list[int] = []
     again = Interrupted(99)
-    assert judge_conditions(judging, plain, again, taken_up=taken_up.append) == rows
+    assert judge_conditions(evaluator, plain, again, taken_up=taken_up.append) == rows
     assert again.done == 0 and taken_up == [24] * len(CONDITIONS)
     write_report(tmp_path, plain, conditions=rows)
     lines = list(csv.DictReader((tmp_path / "robustness.csv").read_text("utf-8-sig").splitlines()))

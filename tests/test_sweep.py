@@ -18,8 +18,8 @@ from PIL import Image
 from hcr.cli.predict import main as hcr_predict
 from hcr.corpus.gnt import encode_record, read_gnt
 from hcr.corpus.sample import Sample
+from hcr.inference import Predictor
 from hcr.models import load_recognizer
-from hcr.serving import Predictor
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hcr.pen.fonts.thinning import centre_lines
+from hcr.synth.fonts.thinning import centre_lines
 
 Box = tuple[int, int, int, int]
 

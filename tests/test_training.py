@@ -21,9 +21,9 @@ from hcr.layout import checkpoints
 from hcr.models import load_recognizer, read_checkpoint
 from hcr.training import Execution, TrainConfig, train
 from hcr.training.config import config_for
-from hcr.training.prepare import plan_run
-from hcr.training.ranks import Ranks
-from hcr.training.schedule import ema_rate, learning_rate
+from hcr.training.distributed import Processes
+from hcr.training.setup import set_up_run
+from hcr.training.state import ema_rate, learning_rate
 from tests.runs import GIVEN, Watcher, end_of, require_equal, run_to_end
 
 
@@ -70,7 +70,7 @@ def test_epochs_are_timed_beside_the_metrics(small_pack: Path, tmp_path: Path) -
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_so_much_of_the_networks_dropout_is_used(small_pack: Path, tmp_path: Path, share: float) -> None:
     given = GIVEN | {"dropout": share}
-    plan = plan_run(given, small_pack, tmp_path / "run", Execution(), Ranks(), init=None, found=None)
+    plan = set_up_run(given, small_pack, tmp_path / "run", Execution(), Processes(), init=None, found=None)
     model = plan.state(None, Watcher()).model
     shares = [layer.p for layer in model.modules() if isinstance(layer, nn.Dropout | nn.Dropout2d)]
     assert shares == pytest.approx([0.05 * share, 0.1 * share, 0.15 * share, 0.5 * share])

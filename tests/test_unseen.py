@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from hcr.glyph import fit_square
 from hcr.layout import RELEASED
 from hcr.models import Recognizer, load_recognizer
+from hcr.preprocess.fit import fit_square
 from tests.test_font import build_font
 from tests.test_sweep import benchmark, cells, run
 

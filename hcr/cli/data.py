@@ -43,7 +43,7 @@ def draw(characters: str, writers: int, seed: int, out: Path, fonts: tuple[Path,
     hcr-data draw --font data/fonts/long-cang.ttf --font data/fonts/zhi-mang-xing.ttf
     """
     from hcr.charset import Charset
-    from hcr.corpus.drawn import draw_corpus, spread
+    from hcr.corpus.synthetic import draw_corpus, spread
 
     charset = spread(Charset.level1(), int(characters)) if characters.isdecimal() else Charset.named(characters)
     with meter("draw", " pictures") as progress:

@@ -14,7 +14,7 @@ from hcr.errors import UsageError
 
 if TYPE_CHECKING:
     from hcr.cli.common import Meter
-    from hcr.evaluation import Comparison, Evaluation, Findings, Judging
+    from hcr.evaluation import Analysis, Comparison, Evaluation, Evaluator
     from hcr.evaluation.groups import Row
 
 # Of the longest lists, this many are shown; the files have them all.
@@ -65,8 +65,8 @@ def main(
     hcr-eval --run second --compare first --robustness
     hcr-eval --predictions theirs.csv --data data/packed/hwdb1.1-64
     """
-    from hcr.evaluation import compare_with, evaluate_elsewhere, write_report
-    from hcr.evaluation.partial import forget
+    from hcr.evaluation import compare_with, evaluate_external, write_report
+    from hcr.evaluation.evaluator import forget
     from hcr.files import atomic_write
     from hcr.layout import ARTIFACTS, checkpoints, find_checkpoint, find_pack, find_run, pack_of
 
@@ -77,20 +77,20 @@ def main(
     other = ARTIFACTS / compare / "eval" / split / "predictions.npz" if compare else None
     if other and not other.is_file():
         raise UsageError(f"--compare {compare}: no {other}; make it with hcr-eval --run {compare} --split {split}")
-    judging = None
+    evaluator = None
     if predictions:
         if checkpoints(run):
-            raise UsageError(f"{run}: is a run of hcr-train; give the predictions a name of their own with --run")
-        evaluation = evaluate_elsewhere(predictions, find_pack(data), split, only_shared=only_shared)
+            raise UsageError(f"{run}: is a run of hcr-train; return the predictions a name of their own with --run")
+        evaluation = evaluate_external(predictions, find_pack(data), split, only_shared=only_shared)
     else:
-        from hcr.evaluation import prepare
+        from hcr.evaluation import make_evaluator
 
-        judging = prepare(
+        evaluator = make_evaluator(
             find_checkpoint(run.name), find_pack(data or pack_of(run)), split, batch_size=batch_size, workers=workers,
             device=choose_device(device), allow_seen=allow_seen, only_shared=only_shared, folder=folder,
         )  # fmt: skip
         with meter("evaluate", " pictures") as progress:
-            evaluation = judging.evaluation(progress, _going_on(progress))
+            evaluation = evaluator.evaluation(progress, _going_on(progress))
     comparison = compare_with(evaluation, other) if other else None
     write = partial(
         write_report, folder, evaluation, wanted_error=error, comparison=comparison, curves=run / "metrics.jsonl"
@@ -102,8 +102,8 @@ def main(
     _show(run, evaluation, findings)
     if comparison:
         _show_comparison(str(compare), comparison, evaluation)
-    if judging and robustness:
-        rows = _judge_conditions(judging, evaluation)
+    if evaluator and robustness:
+        rows = _judge_conditions(evaluator, evaluation)
         write(conditions=rows)
         _show_conditions(rows)
     forget(folder)
@@ -120,7 +120,7 @@ def _going_on(progress: Meter) -> Callable[[int], None]:
     return taken_up
 
 
-def _show(run: Path, evaluation: Evaluation, findings: Findings) -> None:
+def _show(run: Path, evaluation: Evaluation, findings: Analysis) -> None:
     summary, charset = evaluation.summary, evaluation.charset
     if evaluation.seen:
         click.echo(f"NOT A TEST: {evaluation.seen}")
@@ -170,7 +170,7 @@ def _show_comparison(other: str, comparison: Comparison, evaluation: Evaluation)
     )
 
 
-def _judge_conditions(judging: Judging, evaluation: Evaluation) -> list[Row]:
+def _judge_conditions(evaluator: Evaluator, evaluation: Evaluation) -> list[Row]:
     from tqdm import tqdm
 
     from hcr.evaluation import judge_conditions
@@ -185,7 +185,7 @@ def _judge_conditions(judging: Judging, evaluation: Evaluation) -> list[Row]:
             progress.close()
             progress.label = condition
 
-        return judge_conditions(judging, evaluation, progress, started, _going_on(progress))
+        return judge_conditions(evaluator, evaluation, progress, started, _going_on(progress))
 
 
 def _show_conditions(rows: Sequence[Row]) -> None:

@@ -54,9 +54,9 @@ def main(
     """
     if sum(choice is not None for choice in (name, weights, charset)) > 1:
         raise UsageError("--run, --weights and --charset exclude each other: name a run, a file or released weights")
+    from hcr.inference.predictor import Predictor, find_pictures, read_pictures, shown_path
     from hcr.layout import find_checkpoint
     from hcr.models import load_recognizer
-    from hcr.serving.predict import Predictor, find_pictures, read_pictures, shown_path
 
     if name is not None:
         weights = find_checkpoint(name)

@@ -173,7 +173,7 @@ def _open(path: Path, _changed: int, _size: int, _process: int) -> _Directory:
 
 
 def _raw_name(info: zipfile.ZipInfo) -> str | bytes:
-    """Give a name in UTF-8 as text, any other as its bytes, which zipfile has read as cp437 for want of better."""
+    """Return a name in UTF-8 as text, any other as its bytes, which zipfile has read as cp437 for want of better."""
     name = info.orig_filename.partition("\0")[0]
     return name if info.flag_bits & 0x800 else name.encode("cp437", "replace")
 

@@ -16,11 +16,11 @@ from posixpath import splitext
 
 from hcr.charset import Charset
 from hcr.corpus.archive import Folder, Listing, Place, Zip, is_unpacked
-from hcr.corpus.gnt import GntUnit
+from hcr.corpus.gnt import GntPartition
 from hcr.corpus.hdf5 import find_hdf5
 from hcr.corpus.names import HDF5, SPLIT_WORDS, corpus_name, known_set, split_of, split_of_writer, stem
-from hcr.corpus.png import PngUnit, is_picture
-from hcr.corpus.sample import Corpus, Unit
+from hcr.corpus.png import PicturePartition, is_picture
+from hcr.corpus.sample import Corpus, Partition
 from hcr.errors import DataError, UsageError
 
 _EXPECTED = "expected .gnt files, class folders of pictures, a zip of either, or an HDF5 file"
@@ -51,8 +51,8 @@ def find_corpus(paths: Sequence[Path], *, allowed: Charset | None, numbering: Ch
 
 def _recognised(
     finds: _Finds, paths: Sequence[Path], allowed: Charset | None, numbering: Charset
-) -> tuple[Sequence[Unit], str]:
-    """Give the units and what to say of them. Raises: DataError where the finds are of several kinds."""
+) -> tuple[Sequence[Partition], str]:
+    """Return the units and what to say of them. Raises: DataError where the finds are of several kinds."""
     hdf5 = [found for found in finds.hdf5 if found[0] in paths or not (finds.gnt or finds.classes)]
     finds.others.update(path.suffix.lower() for path, _ in finds.hdf5 if not hdf5)
     kinds = [f"{unit.name} is a GNT file" for unit in finds.gnt[:1]]
@@ -72,7 +72,7 @@ def _recognised(
 
 
 def default_sources(raw: Path) -> list[Path]:
-    """Give what is to be packed of the folder `raw` when nothing is named: all parts of the only corpus in it.
+    """Return what is to be packed of the folder `raw` when nothing is named: all parts of the only corpus in it.
 
     The archives and folders of one CASIA set are one corpus, so are loose .gnt files and train and test folders; the
     folder "drawn" counts only where there is nothing else.
@@ -111,8 +111,8 @@ def _arguments(paths: Iterable[Path]) -> str:
 class _Finds:
     """What the search has met so far; a class folder's `char` is its name until all are known."""
 
-    gnt: list[GntUnit] = field(default_factory=list)
-    classes: list[PngUnit] = field(default_factory=list)
+    gnt: list[GntPartition] = field(default_factory=list)
+    classes: list[PicturePartition] = field(default_factory=list)
     unnamed: list[str] = field(default_factory=list)
     dictionaries: list[tuple[Place, str]] = field(default_factory=list)
     hdf5: list[tuple[Path, str]] = field(default_factory=list)
@@ -169,7 +169,7 @@ def _sort_files(place: Place, listing: Listing, name: str, folders: tuple[str, .
             has_gnt = True
             writer = file[: -len(kind)]
             split = split_of(folders) or split_of_writer(writer)
-            finds.gnt.append(GntUnit(named, split, writer, size, place, inside))
+            finds.gnt.append(GntPartition(named, split, writer, size, place, inside))
         elif kind in (".zip", ".alz") and isinstance(place, Folder) and is_unpacked(place.path / inside):
             finds.unpacked.append(named)
         elif kind in HDF5 and isinstance(place, Folder):
@@ -186,7 +186,9 @@ def _sort_files(place: Place, listing: Listing, name: str, folders: tuple[str, .
         raise DataError(f"{closed[0]}: {_CLOSED}")
     if pictures and _is_class(folders[-1]):
         split = split_of(folders[:-1])
-        finds.classes.append(PngUnit(name or folders[-1], split, "", picture_bytes, place, listing.folder, folders[-1]))
+        finds.classes.append(
+            PicturePartition(name or folders[-1], split, "", picture_bytes, place, listing.folder, folders[-1])
+        )
     elif pictures:
         finds.unnamed.append(f"{place.path}/{listing.folder}".rstrip("/"))
         finds.others["picture"] += pictures
@@ -196,7 +198,7 @@ def _is_class(folder: str) -> bool:
     return len(folder) == 1 or (folder.isascii() and folder.isdigit())
 
 
-def _with_characters(finds: _Finds, allowed: Charset | None, numbering: Charset) -> list[PngUnit]:
+def _with_characters(finds: _Finds, allowed: Charset | None, numbering: Charset) -> list[PicturePartition]:
     """Put each class folder's character in the place of its name."""
     if finds.unnamed:
         raise DataError(
@@ -226,7 +228,9 @@ def _with_characters(finds: _Finds, allowed: Charset | None, numbering: Charset)
                 )
             char = numbering[label]
         elif len(char) > 1:
-            raise DataError(f"{where}: a numbered class folder among folders named by a character; give one kind alone")
+            raise DataError(
+                f"{where}: a numbered class folder among folders named by a character; return one kind alone"
+            )
         if allowed is not None and char not in allowed:
             raise DataError(
                 f"{where}: its character {char} is not among the {len(allowed)} of the charset; "
@@ -236,7 +240,7 @@ def _with_characters(finds: _Finds, allowed: Charset | None, numbering: Charset)
     return units
 
 
-def _splits(units: Iterable[Unit]) -> str:
+def _splits(units: Iterable[Partition]) -> str:
     splits = Counter(unit.split or "no split named" for unit in units)
     return f" ({', '.join(f'{split} {count:,}' for split, count in sorted(splits.items()))})"
 
@@ -275,4 +279,6 @@ def _refuse_overlap(paths: Sequence[Path]) -> None:
         seen.add(path.resolve())
     for path in paths:
         if inside := seen.intersection(path.resolve().parents):
-            raise UsageError(f"{path}: lies in {min(inside)}, so its samples would count twice; give only one of them")
+            raise UsageError(
+                f"{path}: lies in {min(inside)}, so its samples would count twice; return only one of them"
+            )

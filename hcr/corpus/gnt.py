@@ -17,7 +17,7 @@ from struct import Struct
 import numpy as np
 
 from hcr.corpus.archive import Place
-from hcr.corpus.sample import Damage, Digest, Sample, Unit
+from hcr.corpus.sample import Damage, Digest, Partition, Sample
 from hcr.errors import DataError
 
 # Size of the record with its header, GBK code in reading order, width, height; the pixels follow row by row.
@@ -83,7 +83,7 @@ def read_gnt(data: bytes, *, writer: str, name: str) -> Iterator[Sample | Damage
 
 
 @dataclass(frozen=True)
-class GntUnit(Unit):
+class GntPartition(Partition):
     """One GNT file, on disk or in a zip: all of it by one writer, after whom it is named.
 
     file: its name within `place`.
@@ -109,7 +109,7 @@ class GntUnit(Unit):
 
 @cache
 def char_of_tag(tag: bytes) -> str:
-    """Give the character of a two-byte tag, "" where it means none; ASCII is stored as b"!\\0".
+    """Return the character of a two-byte tag, "" where it means none; ASCII is stored as b"!\\0".
 
     GBK, not GB2312: the two disagree on A1A4, A1AA and A844.
     """

@@ -22,9 +22,9 @@ from PIL import Image
 from hcr.charset import Charset
 from hcr.corpus.labels import char_of, characters_of, read_labels, values_of
 from hcr.corpus.names import SPLIT_WORDS
-from hcr.corpus.sample import Damage, Digest, Sample, Unit
+from hcr.corpus.sample import Damage, Digest, Partition, Sample
 from hcr.errors import DataError, HcrError
-from hcr.glyph import to_paper
+from hcr.preprocess.fit import to_paper
 
 _UNIT = 4096
 _RUN_BYTES = 1 << 22
@@ -43,7 +43,7 @@ def load_h5py() -> ModuleType:
 
 
 @dataclass(frozen=True)
-class Hdf5Unit(Unit):
+class Hdf5Partition(Partition):
     """Samples `start` to `stop` of one group of a file, all by one writer where the file names writers.
 
     labels: name of the array of labels. tags: they are GBK codes, not numbers. characters: what the numbers 0, 1, 2 …
@@ -110,13 +110,13 @@ class Hdf5Unit(Unit):
 
 
 def on_white(picture: np.ndarray, paper: int | None) -> np.ndarray:
-    """Give uint8[H, W] on paper of 255, whatever it is on; `paper` as in `Hdf5Unit`."""
+    """Return uint8[H, W] on paper of 255, whatever it is on; `paper` as in `Hdf5Partition`."""
     if paper is None:
         return to_paper(Image.fromarray(picture))
     return picture if paper else ~picture
 
 
-def find_hdf5(path: Path, name: str, numbering: Charset) -> tuple[list[Hdf5Unit], str]:
+def find_hdf5(path: Path, name: str, numbering: Charset) -> tuple[list[Hdf5Partition], str]:
     """Recognise one file, called `name` in its corpus: its units, and a sentence that says what they are.
 
     Numbers without a list of characters count through `numbering`, in code-point or in GB2312 order.
@@ -130,7 +130,7 @@ def find_hdf5(path: Path, name: str, numbering: Charset) -> tuple[list[Hdf5Unit]
         raise DataError(f"{path}: not an HDF5 file, or damaged ({_reason(error)}); fetch it again") from None
 
 
-def _find(file: Any, path: Path, name: str, numbering: Charset) -> tuple[list[Hdf5Unit], str]:
+def _find(file: Any, path: Path, name: str, numbering: Charset) -> tuple[list[Hdf5Partition], str]:
     groups = {key: file[key] for key in file if key.lower() in SPLIT_WORDS and hasattr(file[key], "keys")}
     if not groups:
         raise DataError(
@@ -161,7 +161,7 @@ def _find(file: Any, path: Path, name: str, numbering: Charset) -> tuple[list[Hd
             split = SPLIT_WORDS[key.lower()]
             found = labels[key]
             units.append(
-                Hdf5Unit(f"{name}/{key}:{start:08d}", split, writer, (stop - start) * each, path, key, start, stop,
+                Hdf5Partition(f"{name}/{key}:{start:08d}", split, writer, (stop - start) * each, path, key, start, stop,
                          found.name, found.tags, characters, paper)
             )  # fmt: skip
     return units, _sentence(file, pictures, how, paper)
@@ -244,5 +244,5 @@ def _sentence(file: Any, pictures: dict[str, _Pictures], how: str, paper: int | 
 
 
 def _reason(error: Exception) -> str:
-    """Give a message of h5py in one line; a KeyError's own text is its argument."""
+    """Return a message of h5py in one line; a KeyError's own text is its argument."""
     return " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())

@@ -66,14 +66,14 @@ def values_of(rows: np.ndarray) -> np.ndarray:
 
 
 def char_of(value: int, tags: bool, characters: str) -> str:
-    """Give the character of a label; "" where it means none."""
+    """Return the character of a label; "" where it means none."""
     if tags:
         return char_of_tag(value.to_bytes(2, "big")) if 0 <= value <= 0xFFFF else ""
     return characters[value].rstrip("\0") if 0 <= value < len(characters) else ""
 
 
 def characters_of(file: Any, path: str, labels: Mapping[str, Labels], numbering: Charset, ink: Ink) -> tuple[str, str]:
-    """Give the characters of labels 0, 1, 2 … ("\\0": none), and a few words that say how they are known.
+    """Return the characters of labels 0, 1, 2 … ("\\0": none), and a few words that say how they are known.
 
     Raises: DataError where a label is of no character, or where the order cannot be told.
     """

@@ -21,14 +21,14 @@ _COMPETITION = re.compile(r"competition(?:[-_ ]?gnt)?", re.IGNORECASE)
 
 
 def known_set(name: str) -> tuple[str | None, str | None]:
-    """Give the CASIA set and the split that a folder or archive of this name holds, as far as its name says."""
+    """Return the CASIA set and the split that a folder or archive of this name holds, as far as its name says."""
     if match := _HWDB.fullmatch(name):
         return f"hwdb{match[1]}", SPLIT_WORDS.get((match[2] or "").lower())
     return ("competition", "test") if _COMPETITION.fullmatch(name) else (None, None)
 
 
 def split_of(folders: Sequence[str]) -> str | None:
-    """Give the split that the nearest folder or archive names."""
+    """Return the split that the nearest folder or archive names."""
     splits = (SPLIT_WORDS.get(folder.lower()) or known_set(folder)[1] for folder in reversed(folders))
     return next(filter(None, splits), None)
 
@@ -52,5 +52,5 @@ def corpus_name(path: Path) -> str:
 
 
 def stem(path: Path) -> str:
-    """Give the name of `path` without the ending of an archive."""
+    """Return the name of `path` without the ending of an archive."""
     return path.stem if path.suffix.lower() in (".zip", ".alz", *HDF5) else path.name

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from io import BytesIO
 
 from hcr.corpus.archive import Place
-from hcr.corpus.sample import Damage, Digest, Sample, Unit
+from hcr.corpus.sample import Damage, Digest, Partition, Sample
 from hcr.errors import DataError
-from hcr.glyph import open_picture, to_paper
+from hcr.preprocess.fit import open_picture, to_paper
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 
@@ -24,7 +24,7 @@ def is_picture(name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class PngUnit(Unit):
+class PicturePartition(Partition):
     """One class folder, on disk or in a zip: all pictures of one character in one split.
 
     char: the character. folder: its name within `place`.

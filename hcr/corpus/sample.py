@@ -51,7 +51,7 @@ class Digest(Protocol):
 
 
 @dataclass(frozen=True)
-class Unit(ABC):
+class Partition(ABC):
     """A part of a corpus that is read in one go.
 
     name: relative to the corpus folder, "/" between the parts; unique in its corpus.
@@ -84,4 +84,4 @@ class Corpus:
 
     name: str
     layout: str
-    units: tuple[Unit, ...]
+    units: tuple[Partition, ...]

@@ -107,7 +107,7 @@ def reject(predictions: Predictions, wanted: float) -> Rejection:
 
 
 def _ranked(predictions: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Give for each score that occurs, highest first: it, the samples with at least it, and the wrong ones of them."""
+    """Return each score that occurs, highest first, with the samples that reach it and the wrong ones among them."""
     score = predictions.score[:, 0].astype(np.float64)
     order = np.argsort(-score, kind="stable")
     score, wrong = score[order], np.cumsum(~predictions.hit[order])

@@ -88,7 +88,7 @@ def mcnemar(gained: int, lost: int) -> tuple[float, str]:
 
 
 def paired_interval(gained: int, lost: int, n: int) -> Interval:
-    """Give the 95 % interval of a difference of two shares of the same n samples.
+    """Return the 95 % interval of a difference of two shares of the same n samples.
 
     Source: Bonett and Price 2012, "Adjusted Wald confidence interval for a difference of binomial proportions based on
     paired data".

@@ -85,7 +85,7 @@ def confusion_groups(pairs: Sequence[Confusion], summary: Summary) -> list[Group
 
 
 def tabulate(predictions: Predictions, part: np.ndarray, names: Sequence[str]) -> list[Row]:
-    """Give a row for each part that has samples, in the order of `names`; part int64[N] are positions in it."""
+    """Return a row for each part that has samples, in the order of `names`; part int64[N] are positions in it."""
     n = np.bincount(part, minlength=len(names))
     correct = np.bincount(part[predictions.hit], minlength=len(names))
     top5 = np.bincount(part[predictions.within(5)], minlength=len(names))

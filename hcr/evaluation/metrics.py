@@ -152,7 +152,7 @@ def confusions(predictions: Predictions, classes: int) -> list[Confusion]:
 
 
 def wilson(correct: int, n: int) -> Interval:
-    """Give the 95 % interval of a share of `correct` in `n`; nan for n = 0.
+    """Return the 95 % interval of a share of `correct` in `n`; nan for n = 0.
 
     Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
     """

@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from hcr.evaluation.findings import Evaluation
+from hcr.evaluation.analysis import Evaluation
+from hcr.evaluation.evaluator import Condition, Evaluator
 from hcr.evaluation.groups import Row, tabulate
-from hcr.evaluation.inference import Condition, Judging
 from hcr.evaluation.metrics import Predictions
-from hcr.glyph import fit_square, to_paper
-from hcr.progress import Progress, silent
+from hcr.preprocess.fit import fit_square, to_paper
+from hcr.stop import Progress, silent
 
 PLAIN = "as they are"
 # Lengths are pixels at this side, and grow with the picture.
@@ -151,7 +151,7 @@ CONDITIONS: dict[str, Condition] = {
 
 
 def judge_conditions(
-    judging: Judging,
+    evaluator: Evaluator,
     plain: Evaluation,
     progress: Progress = silent,
     started: Callable[[str], None] = lambda name: None,
@@ -160,12 +160,12 @@ def judge_conditions(
     """Judge the model under every condition; the first row is the split as it is, which `plain` has judged.
 
     progress: counts the pictures of one condition. started: hears its name. taken_up: hears how many of its pictures
-    were done in earlier sittings. Raises: Stopped after a signal, with everything kept in judging's folder.
+    were done in earlier sittings. Raises: Stopped after a signal, with everything kept in evaluator's folder.
     """
     rows = [_row(PLAIN, plain.predictions)]
     for name, condition in CONDITIONS.items():
         started(name)
-        found, _ = judging.predict(progress, taken_up, name=name, condition=condition)
+        found, _ = evaluator.predict(progress, taken_up, name=name, condition=condition)
         rows.append(_row(name, found))
     return rows
 

@@ -69,7 +69,7 @@ class _Ink:
         return torch.randn(shape, generator=self.generator, device=self.device, dtype=torch.float32)
 
     def some(self, row: int, start: float, share: float) -> tuple[Tensor, Tensor]:
-        """Give the places int64[n] of a share of the pictures, and these; n follows from B, so that nothing waits."""
+        """Return the places int64[n] of a share of the pictures, and these; n follows from B, so that nothing waits."""
         first, end = (int(self.count * part + 0.5) for part in (start, start + share))
         places = self.places[row, first:end]
         return places, self.values.index_select(0, places)

@@ -57,7 +57,7 @@ class Ring:
         return bool(self._closed.value)
 
     def take(self) -> int | None:
-        """Give the number of a free slot, or None where every slot is on its way or being looked at."""
+        """Return the number of a free slot, or None where every slot is on its way or being looked at."""
         return self._free.popleft() if self._free else None
 
     def put_back(self, slot: int) -> None:
@@ -65,11 +65,11 @@ class Ring:
         self._free.append(slot)
 
     def slot(self, number: int, rows: int) -> Tensor:
-        """Give uint8[rows, 1, S, S] to write into, in a worker."""
+        """Return uint8[rows, 1, S, S] to write into, in a worker."""
         return torch.from_numpy(self._slots()[number, :rows])
 
     def lend(self, number: int, rows: int) -> Tensor:
-        """Give uint8[rows, 1, S, S] to read; the slot is free again when no tensor on that storage is left."""
+        """Return uint8[rows, 1, S, S] to read; the slot is free again when no tensor on that storage is left."""
         array = self._slots()[number, :rows]
         # The tensor's storage keeps this one array alive, and every view of the tensor keeps the storage.
         weakref.finalize(array, self._free.append, number).atexit = False
@@ -105,7 +105,7 @@ def _close_all() -> None:
 
 
 def free_shared_memory() -> dict[Path, int]:
-    """Give the free bytes of each place of multiprocessing's memory: /dev/shm, else the temporary folder."""
+    """Return the free bytes of each place of multiprocessing's memory: /dev/shm, else the temporary folder."""
     folders = [folder for folder in (Path("/dev/shm"), Path(tempfile.gettempdir())) if folder.is_dir()]
     return {folder: free_bytes(folder) for folder in folders}
 

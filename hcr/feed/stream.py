@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from hcr.errors import DataError, HcrError
-from hcr.feed.gather import Pictures, pictures_of
-from hcr.feed.order import SequentialBatches, TrainingBatches
+from hcr.feed.mmap import Pictures, pictures_of
 from hcr.feed.ring import Ring, free_shared_memory
+from hcr.feed.sampler import SequentialBatches, TrainingBatches
 from hcr.pack.store import open_pack
 
 # Batches that each worker is asked for ahead of time.
@@ -49,7 +49,7 @@ class Stream:
         self._running: tuple[Ring, _Tasks, DataLoader[Answer]] | None = None
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Give (index int64[B], images uint8[B, 1, S, S]), one pass. Raises: DataError, WorkerError."""
+        """Return (index int64[B], images uint8[B, 1, S, S]), one pass. Raises: DataError, WorkerError."""
         try:
             yield from self._pass()
         except Exception:

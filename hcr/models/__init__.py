@@ -3,9 +3,9 @@
 What needs torch is imported when it is first asked for: a name can be checked without.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from hcr.lazy import lazy_attributes
 from hcr.models.backbones import BACKBONES, require_arch
 
 if TYPE_CHECKING:
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 __all__ = ["BACKBONES", "Recognizer", "load_recognizer", "read_checkpoint", "read_model", "require_arch"]
 
-_LATE = {"Recognizer": "recognizer", "load_recognizer": "weights", "read_checkpoint": "weights",
-         "read_model": "weights"}  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LATE:
-        return getattr(import_module(f"hcr.models.{_LATE[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "Recognizer": "hcr.models.recognizer",
+        "load_recognizer": "hcr.models.weights",
+        "read_checkpoint": "hcr.models.weights",
+        "read_model": "hcr.models.weights",
+    },
+)

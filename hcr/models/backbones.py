@@ -37,7 +37,7 @@ def _compact_wide(classes: int, size: int) -> nn.Module:
     """
     from hcr.models.compact import WIDE, Compact
 
-    return Compact(classes, WIDE, twice=True)
+    return Compact(classes, WIDE, tta=True)
 
 
 def _efficientnet_v2_s(classes: int, size: int, stride: int = 2) -> nn.Module:

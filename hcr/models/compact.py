@@ -2,7 +2,7 @@
 
 It makes thin lines bolder, and first gives each part of a character the room that its strokes need, so that hands of
 other proportions look alike: to one that learns from drawn hands alone, real ones are just that. A wide one, which
-also looks at a picture twice, is for who has a GPU, and to teach the small one.
+also looks at a picture tta, is for who has a GPU, and to teach the small one.
 Plain 3×3 convolutions with batch norm: on a CPU they keep the arithmetic units busy, where depthwise ones wait for
 memory. It works at half the picture's resolution, on fixed maps of stroke directions, which a network with few samples
 a class then need not learn, and is wide only where the map is small (docs/benchmarks.md).
@@ -29,9 +29,12 @@ LEAST_ROOM = 0.25  # of the mean, where no stroke begins
 
 
 THIN = 2.0  # pixels, of pictures of 64: what is written with thinner lines on the mean is made bolder
-BOLDER, BOLDEST = 1.5, 0.6  # how far towards the darkest of the 3 × 3 pixels around, a pixel below THIN, and at most
+THICKENING, MOST_THICKENED = (
+    1.5,
+    0.6,
+)  # how far towards the darkest of the 3 × 3 pixels around, a pixel below THIN, and at most
 
-LOOKS = ((-0.2, 0.0), (0.0, -0.15))
+TTA_VIEWS = ((-0.2, 0.0), (0.0, -0.15))
 """Of each look, how far x and y of what it sees move with y and x: one takes off that writing leans, one that it rises.
 
 Two looks err apart, so that their mean reads better than either; but a network that learnt from such means reads nearly
@@ -39,40 +42,40 @@ as well with one. Learning sees the pictures as they are: it was worth less wher
 """
 
 
-class _Bolder(nn.Module):
+class _StrokeThickening(nn.Module):
     """Ink float[B, 1, S, S] with thin lines made bolder, since few drawn pens are as thin as hairlines get in a scan.
 
-    The width of lines is twice their ink over what the ink differs from pixel to pixel: both sides of each line.
+    The width of lines is tta their ink over what the ink differs from pixel to pixel: both sides of each line.
     """
 
     def forward(self, ink: Tensor) -> Tensor:
         across = (ink[..., 1:] - ink[..., :-1]).abs().sum((1, 2, 3))
         down = (ink[..., 1:, :] - ink[..., :-1, :]).abs().sum((1, 2, 3))
         width = 2 * ink.sum((1, 2, 3)) / (across + down).clamp(min=1) * (64 / ink.shape[-1])
-        share = (BOLDER * (THIN - width)).clamp(0, BOLDEST)[:, None, None, None]
+        share = (THICKENING * (THIN - width)).clamp(0, MOST_THICKENED)[:, None, None, None]
         return ink + (F.max_pool2d(ink, 3, 1, 1) - ink) * share
 
 
-class _Looks(nn.Module):
-    """Ink float[B, 1, S, S] from each of LOOKS: float[L * B, 1, S, S], the first look at all pictures first."""
+class _TestTimeViews(nn.Module):
+    """Ink float[B, 1, S, S] from each of TTA_VIEWS: float[L * B, 1, S, S], the first look at all pictures first."""
 
     matrices: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        matrices = torch.tensor([[[1.0, lean, 0.0], [rise, 1.0, 0.0]] for lean, rise in LOOKS])
+        matrices = torch.tensor([[[1.0, lean, 0.0], [rise, 1.0, 0.0]] for lean, rise in TTA_VIEWS])
         self.register_buffer("matrices", matrices, persistent=False)
 
     def forward(self, ink: Tensor) -> Tensor:
         size = ink.shape[-1]
         with torch.autocast(ink.device.type, enabled=False):
             ink = ink.to(self.matrices.dtype)
-            places = F.affine_grid(self.matrices, [len(LOOKS), 1, size, size], align_corners=False)
+            places = F.affine_grid(self.matrices, [len(TTA_VIEWS), 1, size, size], align_corners=False)
             seen = [F.grid_sample(ink, of.expand(ink.shape[0], -1, -1, -1), align_corners=False) for of in places]
             return torch.cat(seen)
 
 
-class _Evened(nn.Module):
+class _LineDensityEqualisation(nn.Module):
     """Ink float[B, 1, S, S] with its strokes evenly spread: rows and columns are as high and wide as they hold strokes.
 
     A stroke is counted where it begins, from the left and from above; the counts of neighbours are mixed. Each row's
@@ -101,7 +104,7 @@ class _Evened(nn.Module):
             return evened
 
     def _layout(self, strokes: Tensor) -> Tensor:
-        """Give which share of each new row an old one fills, float[B, N, S, S], by their strokes float[B, N, S]."""
+        """Return which share of each new row an old one fills, float[B, N, S, S], by their strokes float[B, N, S]."""
         count, size = strokes.shape[1:]
         mixing = self.mixing.to(strokes.dtype).expand(count, -1, -1)
         for _ in range(max(1, round(size / 24))):
@@ -162,31 +165,32 @@ def _convolution(inputs: int, outputs: int) -> nn.Sequential:
 class Compact(nn.Module):
     """Eight convolutions down to a 4×4 map at 64 px, weighted pooling and a linear layer.
 
-    widths: channels of the four sizes of maps. twice: whether it answers by the mean of LOOKS, at more than twice the
+    widths: channels of the four sizes of maps. tta: whether it answers by the mean of TTA_VIEWS, at more than tta the
     time for each of many pictures.
     """
 
-    def __init__(self, classes: int, widths: Sequence[int] = WIDTHS, *, twice: bool = False) -> None:
+    def __init__(self, classes: int, widths: Sequence[int] = WIDTHS, *, tta: bool = False) -> None:
         super().__init__()
         first, *wider = widths
         layers: list[nn.Module] = [_Directions(), _convolution(4 + DIRECTIONS, first), _convolution(first, first)]
         for inputs, outputs, dropout in zip(widths[:-1], wider, DROPOUTS, strict=True):
             layers += [nn.MaxPool2d(2), _convolution(inputs, outputs), nn.Dropout2d(dropout)]
             layers += [_convolution(outputs, outputs)]
-        self.bolder, self.evened = _Bolder(), _Evened()
-        self.looks = _Looks() if twice else None
+        self.thickening = _StrokeThickening()
+        self.evened = _LineDensityEqualisation()  # the name of its buffer in files of weights
+        self.looks = _TestTimeViews() if tta else None
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(_WeightedPool(widths[-1]), nn.Dropout(0.5), nn.Linear(widths[-1], classes))
 
     def forward(self, ink: Tensor) -> Tensor:
-        """Give logits float[B, C] for ink float[B, 1, S, S] in 0..1, S from 32."""
+        """Return logits float[B, C] for ink float[B, 1, S, S] in 0..1, S from 32."""
         looks = None if self.training else self.looks
-        seen = ink if self.training else self.bolder(ink)
+        seen = ink if self.training else self.thickening(ink)
         if looks is not None:
             seen = looks(seen)
         pooled: Tensor = self.head[0](self.features(self.evened(seen)))
         if looks is not None:
             # The rest is linear, so that this is the mean of the looks' logits, at half the price.
-            pooled = pooled.unflatten(0, (len(LOOKS), -1)).mean(0)
+            pooled = pooled.unflatten(0, (len(TTA_VIEWS), -1)).mean(0)
         logits: Tensor = self.head[1:](pooled)
         return logits

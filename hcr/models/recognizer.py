@@ -28,7 +28,7 @@ class Recognizer(nn.Module):
         self.backbone = build_backbone(arch, len(charset), size)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give logits float32[B, C], label order, for images uint8[B, 1, S, S], 255 = paper.
+        """Return logits float32[B, C], label order, for images uint8[B, 1, S, S], 255 = paper.
 
         Each picture's ink is scaled to its own darkest pixel, so that faint pens look like dark ones.
         """

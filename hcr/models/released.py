@@ -107,7 +107,10 @@ def write_released(
 
 
 def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give a state dict's floats as float16, on the CPU. Raises: DataError naming a tensor that is then not finite."""
+    """Return a state dict's floats as float16, on the CPU.
+
+    Raises: DataError naming a tensor that is then not finite.
+    """
     halves = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     for name, value in halves.items():
         if not value.isfinite().all():
@@ -116,7 +119,7 @@ def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:
-    """Give the first 16 hex digits of the SHA-256 of tensors' names and float32 bytes, by which figures know theirs."""
+    """Return the first 16 hex digits of the SHA-256 of tensors' names and float32 bytes: figures name weights by it."""
     found = hashlib.sha256()
     for name in sorted(state):
         found.update(name.encode())
@@ -137,5 +140,5 @@ def _in_order(raw: bytes, metadata: Mapping[str, str]) -> bytes:
 
 
 def _checksum(raw: bytes, stated: str) -> str:
-    """Give the SHA-256 of a file, 64 zeros standing where it states its own."""
+    """Return the SHA-256 of a file, 64 zeros standing where it states its own."""
     return hashlib.sha256(raw.replace(stated.encode(), UNSIGNED.encode(), 1)).hexdigest()

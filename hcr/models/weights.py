@@ -15,9 +15,9 @@ import torch
 
 from hcr.charset import Charset
 from hcr.errors import DataError, UsageError
-from hcr.glyph import PREPROCESSING
 from hcr.models.recognizer import Recognizer
 from hcr.models.released import is_released, read_released
+from hcr.preprocess.fit import PREPROCESSING
 
 FORMAT = "hcr-checkpoint"
 VERSION = 1

@@ -25,10 +25,10 @@ from hcr.corpus.gnt import encode_record
 from hcr.corpus.hdf5 import load_h5py
 from hcr.errors import DataError, HcrError, UsageError
 from hcr.files import sync_folder
-from hcr.glyph import PREPROCESSING
 from hcr.layout import find_pack, splits_of
 from hcr.pack.store import PackReader, open_pack
-from hcr.progress import Progress, silent
+from hcr.preprocess.fit import PREPROCESSING
+from hcr.stop import Progress, silent
 
 # Names of the groups in HDF5 copies of CASIA-HWDB.
 _GROUPS = {"train": "trn", "val": "vld", "test": "tst"}
@@ -183,7 +183,7 @@ def _file_name(writer: str, reader: PackReader) -> str:
 
 
 def _blocks(reader: PackReader, step: Step) -> Iterator[tuple[int, np.ndarray]]:
-    """Give each block's first index and its pictures uint8[n, S, S]."""
+    """Return each block's first index and its pictures uint8[n, S, S]."""
     for number in range(reader.block_count):
         block = reader.block(number)
         yield number * reader.block_size, block

@@ -12,7 +12,7 @@ from hcr.errors import DataError, UsageError
 from hcr.layout import find_pack, splits_of
 from hcr.pack.store import PackReader, open_pack
 from hcr.pack.writer import digest_of
-from hcr.progress import Progress, silent
+from hcr.stop import Progress, silent
 
 
 def info(pack: Path) -> dict[str, dict[str, Any]]:
@@ -88,7 +88,7 @@ def _problems(reader: PackReader, progress: Progress) -> list[str]:
 def contact_sheet(
     pack: Path, split: str, *, char: str | None = None, writer: str | None = None, count: int = 256, columns: int = 16
 ) -> np.ndarray:
-    """Give a sheet uint8[H, W] of up to `count` pictures: of one character, of one writer, or spread over the split.
+    """Return a sheet uint8[H, W] of up to `count` pictures: of one character, of one writer, or spread over the split.
 
     Raises: DataError or UsageError where there is no such split, character or writer.
     """

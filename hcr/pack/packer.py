@@ -21,13 +21,11 @@ from hcr.corpus.sample import Corpus
 from hcr.errors import DataError, HcrError, Stopped, UsageError
 from hcr.files import free_bytes, locked
 from hcr.layout import splits_of
-from hcr.pack.partial import PartialPack, work_folder
-from hcr.pack.reading import Plan
+from hcr.pack.chunks import Plan
+from hcr.pack.resume import PartialPack, ValidationCut, work_folder
 from hcr.pack.store import WriteError, open_pack
-from hcr.pack.validation import ValidationCut
 from hcr.pack.workers import read, usual_workers
-from hcr.progress import Progress, silent
-from hcr.stop import StopFlag
+from hcr.stop import Progress, StopFlag, silent
 
 MIN_SIZE, MAX_SIZE = 16, 256
 _COMMIT_SECONDS, _COMMIT_BYTES = 1.0, 32 << 20

@@ -26,7 +26,7 @@ import numpy as np
 
 from hcr.charset import Charset
 from hcr.errors import DataError, HcrError
-from hcr.glyph import PREPROCESSING
+from hcr.preprocess.fit import PREPROCESSING
 
 FORMAT = "hcr-pack"
 VERSION = 1
@@ -65,7 +65,7 @@ class WritableFile:
             raise
 
     def get(self, key: bytes) -> bytes | None:
-        """Give the value of `key`, also one that is not committed yet."""
+        """Return the value of `key`, also one that is not committed yet."""
         with self._transacting() as transaction:
             value = transaction.get(key)
         return None if value is None else bytes(value)
@@ -182,7 +182,7 @@ class PackReader:
         return int(self.meta["count"])
 
     def block(self, number: int) -> np.ndarray:
-        """Give block `number` as a read-only view uint8[n, S, S], checked against its CRC32 the first time.
+        """Return block `number` as a read-only view uint8[n, S, S], checked against its CRC32 the first time.
 
         Raises: DataError naming the block, for a wrong checksum or length.
         """
@@ -214,7 +214,7 @@ class PackReader:
             out[slot] = self.block(number)[place]
 
     def origins(self, indices: Sequence[int]) -> list[str]:
-        """Give "file:offset" of each sample. Raises: DataError where that block of origins is damaged."""
+        """Return "file:offset" of each sample. Raises: DataError where that block of origins is damaged."""
         lines: dict[int, list[str]] = {}
         for number in {index // self.block_size for index in indices}:
             raw = self._get(origin_key(number))

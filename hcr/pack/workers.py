@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from hcr.errors import DataError, HcrError
-from hcr.pack.reading import Chunk, Plan, Squares, chunks_of, cut, fit
+from hcr.pack.chunks import Chunk, Plan, Squares, chunks_of, cut, fit
 
 _AHEAD, _AHEAD_BYTES = 4096, 64 << 20
 # 25,000 samples of GNT: with fewer, the processes take as long to start as they save.
@@ -61,7 +61,7 @@ def read(plan: Plan, workers: int) -> Generator[tuple[Chunk, Squares], None, Non
 
 
 def usual_workers(size: int) -> int:
-    """Give the number of processes for `size` bytes of source: one a core, or none beside this one for little work."""
+    """Return the number of processes for `size` bytes of source: one a core, or this one alone for little work."""
     return len(os.sched_getaffinity(0)) if size >= _WORTH_PROCESSES else 1
 
 

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from hcr.errors import DataError
-from hcr.glyph import PREPROCESSING
 from hcr.pack.store import BLOCK, FORMAT, VERSION, WritableFile, block_key, origin_key
+from hcr.preprocess.fit import PREPROCESSING
 
 
 class PackWriter:
@@ -141,7 +141,7 @@ class PackWriter:
 
 
 def digest_of(checksums: Iterable[bytes], labels: np.ndarray, writers: np.ndarray, characters: str) -> str:
-    """Give a pack's digest: of the blocks' CRC32s as they are stored, uint16[N] labels and writers, and characters."""
+    """Return a pack's digest: of the blocks' CRC32s as stored, uint16[N] labels and writers, and characters."""
     digest = hashlib.sha256(b"".join(checksums))
     for values in (labels, writers):
         digest.update(values.astype("<u2").tobytes())

@@ -1,8 +1,7 @@
 """Training: a config and a pack in, a run folder with checkpoints out."""
 
 from hcr.training.config import Execution, TrainConfig
-from hcr.training.loop import TrainSummary
 from hcr.training.observer import Observer, StepReport
-from hcr.training.run import train
+from hcr.training.trainer import TrainSummary, train
 
 __all__ = ["Execution", "Observer", "StepReport", "TrainConfig", "TrainSummary", "train"]

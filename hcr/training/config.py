@@ -114,7 +114,7 @@ class Execution:
         return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
     def usual(self) -> dict[str, Any]:
-        """Give the settings that depend on the device where nobody chose them."""
+        """Return the settings that depend on the device where nobody chose them."""
         batch_size = CUDA_BATCH if self.device == "cuda" else CPU_BATCH
         return {"batch_size": batch_size, "precision": "bf16" if self.multiplies_bf16 else "fp32"}
 

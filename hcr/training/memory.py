@@ -21,11 +21,11 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from hcr.errors import UsageError
-from hcr.feed.batch import Batch
-from hcr.training.observer import Deaf, Observer
-from hcr.training.prepare import Plan, choose_kernels
-from hcr.training.ranks import Ranks
-from hcr.training.stepper import Stepper
+from hcr.feed.sampler import Batch
+from hcr.training.distributed import Processes
+from hcr.training.observer import NullObserver, Observer
+from hcr.training.setup import RunSetup, choose_kernels
+from hcr.training.step import Stepper
 
 # Two steps of so many pictures make a line.
 FEW, MORE = 2, 4
@@ -56,7 +56,7 @@ class Memory:
         return self.weights + self.upkeep + self.step + self.picture * self.pictures
 
 
-def estimate(plan: Plan) -> Memory:
+def estimate(plan: RunSetup) -> Memory:
     """Measure what a step of `plan` takes on its device.
 
     Raises: torch.OutOfMemoryError where there is no room for a few pictures.
@@ -73,8 +73,8 @@ def estimate(plan: Plan) -> Memory:
     return Memory(_bytes(own), upkeep, step, picture, math.ceil(plan.config.batch_size / plan.config.accumulate))
 
 
-def batch_that_fits(plan: Plan, capacity: int) -> int | None:
-    """Give the largest multiple of 8 pictures a process whose step should fit into 90 % of `capacity` bytes.
+def batch_that_fits(plan: RunSetup, capacity: int) -> int | None:
+    """Return the largest multiple of 8 pictures a process whose step should fit into 90 % of `capacity` bytes.
 
     On CUDA such a step is tried, and a smaller one where it does not fit beside what is there already. None where none
     does. Called while a torch.OutOfMemoryError is handled, it lets go of what that step held: nothing can be read from
@@ -96,18 +96,18 @@ def batch_that_fits(plan: Plan, capacity: int) -> int | None:
 
 
 def fitting(memory: Memory, accumulate: int, capacity: int) -> int:
-    """Give the largest multiple of 8 pictures, computed in `accumulate` parts, that 90 % of `capacity` should hold."""
+    """Return the largest multiple of 8 pictures, in `accumulate` parts, that 90 % of `capacity` should hold."""
     left = capacity * USABLE - replace(memory, pictures=0).total
     return max(0, int(left // memory.picture)) * accumulate // 8 * 8
 
 
 def line_through(first: tuple[int, int], second: tuple[int, int]) -> tuple[int, int]:
-    """Give offset, at least 0, and slope, at least 1, of the line through two points (pictures, bytes)."""
+    """Return offset, at least 0, and slope, at least 1, of the line through two points (pictures, bytes)."""
     slope = max(1, (second[1] - first[1]) // (second[0] - first[0]))
     return max(0, first[1] - slope * first[0]), slope
 
 
-def find_batch(plan: Plan, observer: Observer) -> list[tuple[int, float, int]]:
+def find_batch(plan: RunSetup, observer: Observer) -> list[tuple[int, float, int]]:
     """Take a few steps of 8, 16, 32 … pictures until memory or the training split ends; weights stay as they are.
 
     Gives (batch size, pictures a second, peak bytes) for each that fitted, smallest first. Reading pictures is not in
@@ -135,17 +135,17 @@ def find_batch(plan: Plan, observer: Observer) -> list[tuple[int, float, int]]:
     return found
 
 
-def _stepper(plan: Plan) -> Stepper:
+def _stepper(plan: RunSetup) -> Stepper:
     """Make what takes steps of the plan's kind, alone among processes and each in one part."""
     config = replace(plan.config, accumulate=1, sync_bn=False)
-    state = replace(plan, config=config, init=None).state(None, Deaf())
+    state = replace(plan, config=config, init=None).state(None, NullObserver())
     # A first scale is usually too high, and a step that is left out makes no moments.
     state.scaler = torch.amp.GradScaler(plan.execution.device, enabled=False)
     state.model.train()
-    return Stepper(config, state, Ranks(device=plan.execution.device), plan.teacher, compiled=False)
+    return Stepper(config, state, Processes(device=plan.execution.device), plan.teacher, compiled=False)
 
 
-def _take(stepper: Stepper, plan: Plan, count: int) -> None:
+def _take(stepper: Stepper, plan: RunSetup, count: int) -> None:
     """Take a step with `count` pictures of noise, at the rate 0."""
     device, side = plan.execution.device, plan.config.size
     images = torch.randint(0, 256, (count, 1, side, side), dtype=torch.uint8, device=device)
@@ -153,7 +153,7 @@ def _take(stepper: Stepper, plan: Plan, count: int) -> None:
     stepper.take(Batch(images, labels, torch.arange(count)), 0.0)
 
 
-def _fits(stepper: Stepper, plan: Plan, count: int) -> bool:
+def _fits(stepper: Stepper, plan: RunSetup, count: int) -> bool:
     """Try a step on a GPU."""
     try:
         _take(stepper, plan, count)

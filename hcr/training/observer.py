@@ -41,7 +41,7 @@ class Observer(Protocol):
         """Hear that an epoch ended; `row` is its line of metrics.jsonl, `timing` its line of timings.jsonl."""
 
 
-class Deaf:
+class NullObserver:
     """An observer that hears nothing: that of every process but the first."""
 
     def note(self, message: str) -> None:

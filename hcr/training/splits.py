@@ -13,15 +13,15 @@ import numpy as np
 
 from hcr.charset import Charset
 from hcr.errors import DataError, UsageError
-from hcr.feed.drawn import DrawnBatches, pen_digest
 from hcr.feed.loader import Loader
-from hcr.feed.order import SequentialBatches, TrainingBatches
+from hcr.feed.sampler import SequentialBatches, TrainingBatches
+from hcr.feed.synthetic import SyntheticBatches, generator_digest
 from hcr.pack.store import PackReader
-from hcr.pen import StrokeTable
-from hcr.pen.fonts.glyphs import require_font
+from hcr.synth import StrokeTable
+from hcr.synth.fonts.glyphs import require_font
 from hcr.training.config import Execution
 
-Feed = Loader | DrawnBatches
+Feed = Loader | SyntheticBatches
 Order = TrainingBatches | SequentialBatches
 
 
@@ -54,7 +54,7 @@ class PackSplit:
         return sorted({source["sha256"] for source in self.reader.meta["sources"]})
 
     def feed(self, order: Order, execution: Execution) -> Feed:
-        """Give its batches."""
+        """Return its batches."""
         labels = None
         if self.reader.charset != self.charset:
             here = np.array([self.charset.label(char) for char in self.reader.charset.characters], np.int64)
@@ -64,7 +64,7 @@ class PackSplit:
 
 
 @dataclass(frozen=True)
-class DrawnSplit:
+class SyntheticSplit:
     """Handwriting of `charset` by `writers`, some of them in the forms of `fonts`, `count` pictures an epoch.
 
     Raises: UsageError for lacking strokes, DataError for what is no font of these characters.
@@ -91,7 +91,7 @@ class DrawnSplit:
     @property
     def digest(self) -> str:
         """What draws it."""
-        return pen_digest(self.fonts)
+        return generator_digest(self.fonts)
 
     @property
     def sources(self) -> list[str]:
@@ -99,8 +99,8 @@ class DrawnSplit:
         return []
 
     def feed(self, order: Order, execution: Execution) -> Feed:
-        """Give its batches, in which nothing of `execution` but the device counts."""
-        return DrawnBatches(
+        """Return its batches, in which nothing of `execution` but the device counts."""
+        return SyntheticBatches(
             self.charset.characters,
             order,
             writers=self.writers,
@@ -111,7 +111,7 @@ class DrawnSplit:
         )
 
 
-Split = PackSplit | DrawnSplit
+Split = PackSplit | SyntheticSplit
 
 
 def _some(characters: list[str]) -> str:

@@ -2,19 +2,68 @@
 
 from __future__ import annotations
 
+import math
+import os
+import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
 
-from hcr.glyph import PREPROCESSING
+from hcr.errors import DataError
+from hcr.files import atomic_write, sync_folder
+from hcr.layout import checkpoints
 from hcr.models import Recognizer
-from hcr.models.weights import load_weights
+from hcr.models.weights import FORMAT, VERSION, load_weights, read_checkpoint
+from hcr.preprocess.fit import PREPROCESSING
 from hcr.training.config import TrainConfig
-from hcr.training.ranks import Ranks
-from hcr.training.schedule import Plateau, ema_rate
+from hcr.training.distributed import Processes
+
+# The learning rate and the averaging rate as functions of the step, and of validation losses where these decide.
+# Of the plateau schedule, as in the tutorial that this project began with.
+PATIENCE, FACTOR = 2, 0.5
+
+
+def learning_rate(step: int, total: int, peak: float, warmup: float) -> float:
+    """Return the learning rate at `step` of `total`: linear to `peak` over `warmup`, then a cosine to peak/1000."""
+    rising = round(warmup * total)
+    if step < rising:
+        return peak * (step + 1) / rising
+    falling = (step - rising) / max(1, total - rising)
+    return peak * max(1e-3, 0.5 * (1 + math.cos(math.pi * falling)))
+
+
+def ema_rate(step: int, decay: float) -> float:
+    """Return the share of the newest weights in the average.
+
+    Large at first, or a short run would average its start: the average is over the last quarter of what there was,
+    roughly, until that is longer than `decay` makes it.
+    Source: Shamir, Zhang 2013, "Stochastic gradient descent for non-smooth optimization", polynomial-decay averaging.
+    """
+    return max(1 - decay, 4 / (step + 4))
+
+
+@dataclass
+class Plateau:
+    """Halves the rate when the validation loss has not fallen for more than `PATIENCE` epochs.
+
+    factor: of the rate. best: the lowest loss, None before the first epoch. waited: epochs since then.
+    """
+
+    factor: float = 1.0
+    best: float | None = None
+    waited: int = 0
+
+    def see(self, loss: float) -> None:
+        """Take in an epoch's validation loss."""
+        if self.best is None or loss < self.best:
+            self.best, self.waited = loss, 0
+        else:
+            self.waited += 1
+        if self.waited > PATIENCE:
+            self.factor, self.waited = self.factor * FACTOR, 0
 
 
 @dataclass
@@ -26,10 +75,10 @@ class Tally:
     samples: float = 0.0
 
     @classmethod
-    def of(cls, saved: dict[str, list[float]], ranks: Ranks) -> Tally:
+    def of(cls, saved: dict[str, list[float]], processes: Processes) -> Tally:
         """Take this process's sums out of a checkpoint; of another number of processes, the first takes all."""
-        rows = [row if len(row) == ranks.world else [sum(row)] + [0.0] * ranks.world for row in saved.values()]
-        return cls(*(row[ranks.rank] for row in rows))
+        rows = [row if len(row) == processes.world else [sum(row)] + [0.0] * processes.world for row in saved.values()]
+        return cls(*(row[processes.rank] for row in rows))
 
 
 @dataclass
@@ -90,8 +139,10 @@ class TrainState:
         for key in current.keys() - set(floats):
             self.ema[key].copy_(current[key])
 
-    def plain(self, config: TrainConfig, pack: dict[str, str], teacher: str | None, ranks: Ranks) -> dict[str, Any]:
-        """Give the content of a checkpoint (docs/formats.md), but for its format and step; all processes call this.
+    def plain(
+        self, config: TrainConfig, pack: dict[str, str], teacher: str | None, processes: Processes
+    ) -> dict[str, Any]:
+        """Return the content of a checkpoint (docs/formats.md), but for its format and step; all processes call this.
 
         pack: a digest a split. teacher: the digest of its weights.
         """
@@ -112,21 +163,84 @@ class TrainState:
             # Random numbers of a step are a function of these two and the process's number.
             "random": {"seed": config.seed, "step": self.step},
             "epochs": self.epochs,
-            "tally": dict(zip(vars(self.tally), ranks.all(*vars(self.tally).values()), strict=True)),
+            "tally": dict(zip(vars(self.tally), processes.all(*vars(self.tally).values()), strict=True)),
             "faults": asdict(self.faults),
             "best": self.best,
             "metrics_bytes": self.metrics_bytes,
         }
 
-    def restore(self, content: dict[str, Any], path: Path, ranks: Ranks) -> None:
+    def restore(self, content: dict[str, Any], path: Path, processes: Processes) -> None:
         """Go back to a checkpoint's state. Raises: DataError naming `path` where its weights are another model's."""
         load_weights(self.model, content["model"], path)
         self.ema = {key: value.clone() for key, value in content["ema"].items()}
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         self.step, self.epochs = content["step"], content["epochs"]
-        self.tally = Tally.of(content["tally"], ranks)
+        self.tally = Tally.of(content["tally"], processes)
         self.plateau = Plateau(**{name: content["schedule"][name] for name in vars(Plateau())})
         self.faults = Faults(**content["faults"])
         self.best = content["best"]
         self.metrics_bytes = content["metrics_bytes"]
+
+
+# Checkpoints: everything a restart needs in one file of plain types, written whole or not at all.
+#
+# A full copy costs four times the weights (model, average, two moments of AdamW), so only the newest few are kept,
+# beside the best.
+KEPT = 2
+
+
+def save_checkpoint(run: Path, step: int, content: dict[str, Any], *, best: bool) -> Path:
+    """Write checkpoints/step-….pt, give it the name best.pt too where it is the best, and drop all but the newest.
+
+    Raises: OSError where it cannot be written; the older checkpoints are then as they were.
+    """
+    path = run / "checkpoints" / f"step-{step:08d}.pt"
+    # What a process left behind that was killed while it wrote; only one at a time trains a run.
+    for left in path.parent.glob(".*.tmp"):
+        left.unlink()
+    with atomic_write(path) as file:
+        _write({"format": FORMAT, "version": VERSION, "step": step, **content}, file)
+    if best:
+        _link(path, path.with_name("best.pt"))
+    # Files of later steps are ones that a resume skipped as damaged: they must not push out the good ones.
+    for old in [known for known in checkpoints(run) if known.name <= path.name][KEPT:]:
+        old.unlink()
+    return path
+
+
+def _write(content: dict[str, Any], file: IO[bytes]) -> None:
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:
+        # torch hides what went wrong (a full disk) behind its failure to end a file that was cut short.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
+def _link(path: Path, name: Path) -> None:
+    """Return the file a second name: no bytes are copied, and dropping one name leaves the other."""
+    temporary = name.with_name(f".{name.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(path, temporary)
+    except OSError:
+        # A file system without hard links (exFAT, some network ones).
+        shutil.copyfile(path, temporary)
+    os.replace(temporary, name)
+    sync_folder(name.parent)
+
+
+def newest_valid(run: Path, device: str) -> tuple[dict[str, Any] | None, list[str]]:
+    """Read a run's newest valid checkpoint by step; None where there is none.
+
+    Gives a line for each newer one that was skipped, saying why.
+    """
+    skipped: list[str] = []
+    for path in checkpoints(run):
+        try:
+            return read_checkpoint(path, device), skipped
+        except DataError as error:
+            skipped.append(str(error))
+    return None, skipped

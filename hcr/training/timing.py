@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from hcr.feed.batch import Batch
-from hcr.training.prepare import Plan
+from hcr.feed.sampler import Batch
+from hcr.training.setup import RunSetup
 
 
 class EpochClock:
@@ -28,7 +28,7 @@ class EpochClock:
         self._waited = 0.0
 
     def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Give `batches`, timing how long each was waited for."""
+        """Return `batches`, timing how long each was waited for."""
         source = iter(batches)
         while True:
             before = self._mark()
@@ -49,7 +49,7 @@ class EpochClock:
         return self._waited / self.seconds
 
     def line(self, epoch: int, steps: int, pictures: int) -> dict[str, Any]:
-        """Give the line of timings.jsonl for that many steps and pictures; on CUDA this waits for the last step."""
+        """Return the line of timings.jsonl for that many steps and pictures; on CUDA this waits for the last step."""
         if self._cuda:
             torch.cuda.synchronize()
         self._read()
@@ -82,7 +82,7 @@ class EpochClock:
             self._waited += before.elapsed_time(after) / 1000
 
 
-def estimate(plan: Plan, step: int, epochs: int, batches: int, seconds: float) -> str:
+def estimate(plan: RunSetup, step: int, epochs: int, batches: int, seconds: float) -> str:
     """Say how long a run will take that has done `step` steps and `epochs` epochs, at `seconds` a step.
 
     batches: of a validation.

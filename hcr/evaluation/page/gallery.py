@@ -35,7 +35,7 @@ class Gallery:
         self._places: dict[int, int] = {}
 
     def place(self, index: int) -> int | None:
-        """Give the number under which the page has the sample `index`, or None where no more fit."""
+        """Return the number under which the page has the sample `index`, or None where no more fit."""
         if index not in self._places:
             if len(self._places) >= LIMIT:
                 return None
@@ -43,7 +43,7 @@ class Gallery:
         return self._places[index]
 
     def picture(self, index: int, label: str, miss: bool = False) -> str:
-        """Give the HTML of sample `index`, "" where no more fit; `label` is read out, `miss` marks it as misread."""
+        """Return the HTML of sample `index`, "" where no more fit; `label` is read out, `miss` marks it as misread."""
         place = self.place(index)
         if place is None:
             return ""
@@ -52,7 +52,7 @@ class Gallery:
         return f'<i class="pic s{sheet}{" miss" * miss}" style="--x:{x};--y:{y}" {spoken}></i>'
 
     def css(self) -> str:
-        """Give the style rules that hold all pictures asked for. Raises: DataError for a damaged block."""
+        """Return the style rules that hold all pictures asked for. Raises: DataError for a damaged block."""
         indices = np.fromiter(self._places, np.int64, len(self._places))
         starts = range(0, len(indices), _SHEET**2)
         return "\n".join(self._rule(sheet, indices[at : at + _SHEET**2]) for sheet, at in enumerate(starts))

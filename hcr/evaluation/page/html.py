@@ -19,11 +19,11 @@ import numpy as np
 
 import hcr
 from hcr.charset import Charset
+from hcr.evaluation.analysis import Analysis, Evaluation
 from hcr.evaluation.compare import Comparison
-from hcr.evaluation.findings import Evaluation, Findings
 from hcr.evaluation.groups import Row
 from hcr.evaluation.metrics import Confusion
-from hcr.evaluation.page import figures, optional
+from hcr.evaluation.page import figures
 from hcr.evaluation.page.gallery import Gallery
 from hcr.evaluation.page.lists import Lists
 from hcr.evaluation.page.markup import Section, between, figure_list, percent, table
@@ -51,7 +51,7 @@ _COLUMNS = {
 def write_html(
     path: Path,
     evaluation: Evaluation,
-    findings: Findings,
+    findings: Analysis,
     curves: list[dict[str, Any]],
     comparison: Comparison | None = None,
     conditions: Sequence[Row] = (),
@@ -69,8 +69,8 @@ def write_html(
         figures.learning(curves),
         figures.confidence(findings),
         figures.distribution(evaluation.summary, findings.strokes),
-        optional.comparison(comparison, evaluation.charset),
-        optional.robustness(conditions),
+        figures.comparison(comparison, evaluation.charset),
+        figures.robustness(conditions),
         lists.pairs(),
         lists.groups(),
         lists.worst_classes(),
@@ -118,7 +118,7 @@ def _section(mark: str, section: Section) -> str:
     )
 
 
-def _cover(evaluation: Evaluation, findings: Findings, strip: str) -> str:
+def _cover(evaluation: Evaluation, findings: Analysis, strip: str) -> str:
     summary = evaluation.summary
     right = int(summary.correct.sum())
     figure, sign = f"{100 * summary.top1:.2f}", "<small> %</small>"
@@ -150,7 +150,7 @@ def _banner(what: str, why: str) -> str:
     return f'<p class="banner" role="note"><strong>{what}</strong> {escape(why)}</p>'
 
 
-def _headline(evaluation: Evaluation, findings: Findings) -> list[tuple[str, str, str]]:
+def _headline(evaluation: Evaluation, findings: Analysis) -> list[tuple[str, str, str]]:
     summary = evaluation.summary
     present = int((summary.count > 0).sum())
     perfect = int(((summary.correct == summary.count) & (summary.count > 0)).sum())
@@ -215,7 +215,7 @@ def _made_from(evaluation: Evaluation) -> Section:
 
 
 def _class_data(evaluation: Evaluation, confusions: list[Confusion], lists: Lists, gallery: Gallery) -> dict[str, Any]:
-    """Give what report.js needs, lists over the classes in label order.
+    """Return what report.js needs, lists over the classes in label order.
 
     answers and mistaken: [label, count], most frequent first. errors: [place on the sheets, answer, score or null].
     right: the place of a picture that was read correctly, or null.

@@ -11,7 +11,7 @@ from html import escape
 
 import numpy as np
 
-from hcr.evaluation.findings import Evaluation, Findings
+from hcr.evaluation.analysis import Analysis, Evaluation
 from hcr.evaluation.groups import Row
 from hcr.evaluation.metrics import Confusion, wilson
 from hcr.evaluation.page.gallery import Gallery
@@ -41,7 +41,7 @@ class Lists:
     errors: for each label its misread samples as places in the predictions' arrays, highest score first.
     """
 
-    def __init__(self, evaluation: Evaluation, findings: Findings, reader: PackReader, gallery: Gallery) -> None:
+    def __init__(self, evaluation: Evaluation, findings: Analysis, reader: PackReader, gallery: Gallery) -> None:
         self._evaluation, self._findings, self._reader, self._gallery = evaluation, findings, reader, gallery
         self._charset, self._predictions = evaluation.charset, evaluation.predictions
         wrong = np.flatnonzero(~self._predictions.hit)
@@ -54,11 +54,11 @@ class Lists:
             self._by_pair[target, int(self._predictions.first[place])].append(place)
 
     def name(self, label: int) -> str:
-        """Give the character of a label, "–" for no answer."""
+        """Return the character of a label, "–" for no answer."""
         return self._charset[label] if label >= 0 else "–"
 
     def picture(self, place: int) -> str:
-        """Give the picture at a place in the predictions' arrays; misread ones are framed."""
+        """Return the picture at a place in the predictions' arrays; misread ones are framed."""
         target, first = int(self._predictions.target[place]), int(self._predictions.first[place])
         miss = target != first
         said = (
@@ -224,7 +224,7 @@ class Lists:
         return f'<a lang="zh" href="#{code_point(char)}">{escape(char)}</a>'
 
     def sample_strip(self, n: int) -> str:
-        """Give `n` pictures chosen at random, always the same ones; they are ornament, and not read out."""
+        """Return `n` pictures chosen at random, always the same ones; they are ornament, and not read out."""
         drawn = np.random.default_rng(0).permutation(self._evaluation.summary.n)[:n]
         miss = ~self._predictions.hit[drawn]
         pictures = zip(self._predictions.index[drawn].tolist(), miss.tolist(), strict=True)
@@ -232,7 +232,7 @@ class Lists:
 
 
 def _both_ways(confusions: Sequence[Confusion]) -> list[tuple[int, int, int, int]]:
-    """Give each pair once, as (target, predicted, count, back) with count ≥ back, most errors first."""
+    """Return each pair once, as (target, predicted, count, back) with count ≥ back, most errors first."""
     pairs = {}
     for pair in confusions:
         key = min(pair.target, pair.predicted), max(pair.target, pair.predicted)

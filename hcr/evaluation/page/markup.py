@@ -45,12 +45,12 @@ def code_point(char: str) -> str:
 
 
 def character(char: str) -> str:
-    """Give the printed character in its ruled square; it opens the class."""
+    """Return the printed character in its ruled square; it opens the class."""
     return f'<a class="han" lang="zh" href="#{code_point(char)}">{escape(char)}</a>'
 
 
 def inline(char: str) -> str:
-    """Give a character within a sentence."""
+    """Return a character within a sentence."""
     return f'<span lang="zh">{escape(char)}</span>'
 
 
@@ -83,7 +83,7 @@ def figure_list(figures: Sequence[tuple[str, str, str]]) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Give a table of plain text whose first column names the row."""
+    """Return a table of plain text whose first column names the row."""
     columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return (
@@ -92,7 +92,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def as_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Give the numbers behind a chart, folded away."""
+    """Return the numbers behind a chart, folded away."""
     return f"<details><summary>As a table</summary>{table(head, rows)}</details>"
 
 

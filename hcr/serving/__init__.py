@@ -1,5 +1,0 @@
-"""Use of a trained recognizer: pictures in, characters out."""
-
-from hcr.serving.predict import Predictor, Reading, find_pictures, read_pictures
-
-__all__ = ["Predictor", "Reading", "find_pictures", "read_pictures"]

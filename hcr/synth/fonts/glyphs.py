@@ -1,0 +1,180 @@
+"""Fonts as one more kind of copybook: each glyph's centre lines, as flat tensors on a device.
+
+A font of handwriting has what rules about components do not: how one hand really runs its strokes together. Its brush
+is taken off (`thinning.py`), so that the drawn hands write its forms with their own pens (`retrace.py`). The price is
+time at the start, about a millisecond of a core for each glyph, and 3 KB of memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from hcr.errors import DataError
+from hcr.synth.fonts.thinning import Lines, centre_lines
+from hcr.workers import crew
+
+_EM = 96  # pixels, as large as glyphs are thinned
+_SIDE = 144  # of the square they lie on: what swings out of the em box is kept
+_BOX = 0.86  # sides of the unit box that a large glyph takes
+_LARGE = "永国家道海语我学"  # by which a font's size and the width of its brush are told
+_BRUSH = 4.0  # pixels, the radius where none of them is there
+_ABSENT = "\U0010ffff"  # no character, so that a font shows what it shows for those that it lacks
+_BATCH = 256  # glyphs thinned at a time
+_TASK = 512  # glyphs of a font that one process takes
+
+
+class Forms(NamedTuple):
+    """The lines of F fonts' glyphs; P points. Glyph `font * C + label` of a charset of C characters.
+
+    first, rows: int64[F * C], the points of each glyph; no rows: the font lacks it. host_rows: the same in memory.
+    points: float32[P, 2], x right and y down in the unit box. broad: float32[P], how wide the brush is here, 1 on the
+    font's average.
+    bow: float32[P, 2], where a line bent by one of its chord goes. line: int64[P], number of the line in its glyph.
+    opens: float32[P], closes: float32[P], how near the point is to where a line sets in, where one ends, 0-1.
+    """
+
+    first: Tensor
+    rows: Tensor
+    host_rows: Tensor
+    points: Tensor
+    broad: Tensor
+    bow: Tensor
+    line: Tensor
+    opens: Tensor
+    closes: Tensor
+
+
+def make_forms(fonts: Sequence[Path], characters: str, device: str | torch.device = "cpu") -> Forms:
+    """Take the forms of `characters`, label order, from fonts. Raises: DataError for what is no font of these."""
+    for path in fonts:
+        require_font(path, characters)
+    parts = [characters[start : start + _TASK] for start in range(0, len(characters), _TASK)]
+    with crew(len(fonts) * len(characters)) as each:
+        found = each(read_font, [(path, part) for path in fonts for part in parts])
+        counts, columns = zip(*found, strict=True)
+    rows = torch.from_numpy(np.concatenate(counts))
+    points, broad, bow, line, opens, closes = (
+        torch.from_numpy(np.concatenate(column)).to(device) for column in zip(*columns, strict=True)
+    )
+    first = (rows.cumsum(0) - rows).to(device)
+    return Forms(first, rows.to(device), rows, points, broad, bow, line, opens, closes)
+
+
+def font_digest(path: Path) -> str:
+    """Return the first 16 hex digits of the SHA-256 of a font's bytes. Raises: DataError where it cannot be read."""
+    return hashlib.sha256(_bytes(path)).hexdigest()[:16]
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot read this font ({error.strerror}); name a TTF, OTF or WOFF2 file") from None
+
+
+def require_font(path: Path, characters: str) -> None:
+    """Look whether a file is a font that has some of the characters, without taking them.
+
+    Raises: DataError where it is not.
+    """
+    font, absent = _opened(path)
+    if all((shape := _shape(font, char)).tobytes() == absent.tobytes() or not shape.any() for char in characters):
+        raise DataError(f"{path}: this font has none of the {len(characters):,} characters; name one that has")
+
+
+def read_font(path: Path, characters: str) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Take the centre lines of `characters` from a font (TTF, OTF, WOFF2).
+
+    Gives how many points each character has, int64[C], and the columns of Forms from `points` on.
+    Raises: DataError for what is no font.
+    """
+    font, absent = _opened(path)
+
+    def lines_of(chars: str) -> Lines:
+        return centre_lines(_shapes(font, absent, chars))
+
+    found, known = [], 0
+    for start in range(0, len(characters), _BATCH):
+        lines = lines_of(characters[start : start + _BATCH])
+        found.append(lines._replace(glyph=lines.glyph + start, line=lines.line + known))
+        known += len(np.unique(lines.line))
+    lines = Lines(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+    return np.bincount(lines.glyph, minlength=len(characters)), _columns(lines, *_measures(lines_of(_LARGE)))
+
+
+def printed(path: Path, characters: str) -> np.ndarray:
+    """Draw characters as a font has them: bool[C, S, S], ink, its rim empty; empty where the font lacks one.
+
+    Raises: DataError for what is no font.
+    """
+    return _shapes(*_opened(path), characters)
+
+
+def _opened(path: Path) -> tuple[ImageFont.FreeTypeFont, np.ndarray]:
+    """Open a font; return it and the shape that it shows for characters that it lacks."""
+    try:
+        # From memory: Pillow would look for a missing file among the system's fonts.
+        font = ImageFont.truetype(io.BytesIO(_bytes(path)), _EM, layout_engine=ImageFont.Layout.BASIC)
+        return font, _shape(font, _ABSENT)
+    except OSError as error:
+        raise DataError(f"{path}: not a font ({error}); name a TTF, OTF or WOFF2 file") from None
+
+
+def _shapes(font: ImageFont.FreeTypeFont, absent: np.ndarray, characters: str) -> np.ndarray:
+    shapes = np.stack([_shape(font, char) for char in characters])
+    shapes[(shapes == absent).all((1, 2))] = False
+    return shapes
+
+
+def _shape(font: ImageFont.FreeTypeFont, char: str) -> np.ndarray:
+    """Draw a character: bool[_SIDE, _SIDE], its rim empty."""
+    image = Image.new("L", (_SIDE, _SIDE))
+    ImageDraw.Draw(image).text((_SIDE / 2, _SIDE / 2), char, font=font, fill=255, anchor="mm")
+    shape = np.asarray(image) >= 128
+    shape[[0, -1]] = shape[:, [0, -1]] = False
+    return shape
+
+
+def _measures(large: Lines) -> tuple[float, float]:
+    """Return the size of large glyphs and the mean radius of their lines, in pixels."""
+    if not len(large.glyph):
+        return _BOX * _EM, _BRUSH
+    begin = _begins(large.glyph)
+    extent = np.maximum.reduceat(large.points, begin) - np.minimum.reduceat(large.points, begin)
+    return float(np.median(extent.max(1))), float(large.radius.mean())
+
+
+def _begins(of: np.ndarray) -> np.ndarray:
+    """Return where in an ascending row a new number begins."""
+    return np.flatnonzero(np.diff(of, prepend=-1))
+
+
+def _columns(lines: Lines, size: float, brush: float) -> list[np.ndarray]:
+    """Return the columns of Forms from `points` on."""
+    place = np.arange(len(lines.line))
+    begins = _begins(lines.line)
+    begin, end = begins[lines.line], np.append(begins[1:], len(place))[lines.line] - 1
+    chord = lines.points[end] - lines.points[begin]
+    share = (place - begin) / np.maximum(end - begin, 1)
+    bow = np.stack([-chord[:, 1], chord[:, 0]], 1) * (4 * share * (1 - share))[:, None]
+    # People write from the left and from above.
+    ahead = chord[:, 0] + 0.7 * chord[:, 1] >= 0
+    since, until = np.where(ahead, place - begin, end - place), np.where(ahead, end - place, place - begin)
+    sets_in, ends = (np.where(ahead, lines.open[one], lines.open[other]) for one, other in ((begin, end), (end, begin)))
+    opens, closes = sets_in * np.clip(1 - since / 2, 0, 1), ends * np.clip(1 - until / 3, 0, 1)
+
+    glyphs = _begins(lines.glyph)
+    number = lines.line - lines.line[glyphs].repeat(np.diff(np.append(glyphs, len(place))))
+    scale = _BOX / size
+    points = (lines.points + 0.5 - _SIDE / 2) * scale + 0.5
+    floats = [values.astype(np.float32) for values in (points, lines.radius / brush, bow * scale, opens, closes)]
+    return [*floats[:3], number.astype(np.int64), *floats[3:]]
