@@ -7,14 +7,15 @@ artefacts meet only after `require_same`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickletools
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from hcr.errors import DataError
-from hcr.files import write_json
+from hcr.files import short_digest, write_json
 
 
 class Charset:
@@ -55,10 +56,14 @@ class Charset:
         except KeyError:
             raise DataError(f"charset: {char!r} (U+{ord(char):04X}) is not among its {len(self)} characters") from None
 
+    def labels_in(self, other: Charset) -> np.ndarray:
+        """Return for each label of this charset the one in `other`, int64[C]; -1 for a character that `other` lacks."""
+        return np.array([other._labels.get(char, -1) for char in self.characters], np.int64)
+
     @property
     def digest(self) -> str:
         """The first 16 hex digits of the SHA-256 of the characters in order, as UTF-8."""
-        return hashlib.sha256(self.characters.encode()).hexdigest()[:16]
+        return short_digest(self.characters.encode())
 
     def require_same(self, other: Charset, mine: str, others: str) -> None:
         """Refuse two artefacts, named `mine` and `others`, whose labels mean different characters.
@@ -87,10 +92,8 @@ class Charset:
 
     @classmethod
     def named(cls, name: str) -> Charset:
-        """The charset called "level1" or "gb2312", or the one in the file `name` (see `read`)."""
-        if name == "level1":
-            return cls.level1()
-        return cls.gb2312() if name == "gb2312" else cls.read(Path(name))
+        """Return the charset that `name` means: a name in KNOWN, or a file (see `read`)."""
+        return KNOWN[name]() if name in KNOWN else cls.read(Path(name))
 
     @classmethod
     def read(cls, path: Path) -> Charset:
@@ -131,6 +134,10 @@ class Charset:
             path.write_text("\n".join(self.characters) + "\n", "utf-8", newline="\n")
         else:
             write_json(path, {"characters": self.characters, "count": len(self), "digest": self.digest})
+
+
+KNOWN = {"level1": Charset.level1, "gb2312": Charset.gb2312}
+"""Charsets by name."""
 
 
 def _gb2312_rows(first: int, last: int) -> list[str]:

@@ -6,6 +6,7 @@ disk leaves the older file as it was. The cost is room for both at once.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -90,6 +91,14 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
+
+
+def short_digest(raw: bytes | hashlib._Hash) -> str:
+    """Return the first 16 hex digits of a SHA-256, by which records and errors name contents.
+
+    raw: the bytes, or a SHA-256 that has taken them in.
+    """
+    return (hashlib.sha256(raw) if isinstance(raw, bytes) else raw).hexdigest()[:16]
 
 
 def free_bytes(folder: Path) -> int:

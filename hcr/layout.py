@@ -91,6 +91,21 @@ def find_checkpoint(run: str) -> Path:
     return best if best.is_file() else checkpoints(folder)[0]
 
 
+def find_weights(named: str | Path) -> Path:
+    """Return the file of weights that `named` means: released ones ("level1", "gb2312"), a file, or a run's best.
+
+    Raises: DataError where there is no such file or run, or the run has no checkpoint.
+    """
+    text = str(named)
+    if text in RELEASED:
+        return RELEASED[text]
+    if Path(text).is_file():
+        return Path(text)
+    if Path(text).name != text or Path(text).suffix in (".pt", ".pth", ".safetensors"):
+        raise DataError(f"{text}: no such file of weights; name a file, a run, or {' or '.join(RELEASED)}")
+    return find_checkpoint(text)
+
+
 def checkpoints(run: Path) -> list[Path]:
     """List a run's step checkpoints, the newest (highest step) first; whether they are valid is not looked at."""
     return sorted((run / "checkpoints").glob("step-*.pt"), reverse=True)

@@ -13,7 +13,7 @@ from hcr.synth.fonts.glyphs import make_forms
 from hcr.synth.fonts.registration import POINTS, fit
 from hcr.synth.skeleton import strokes_of
 from hcr.synth.strokes import StrokeTable
-from tests.test_font import build_font
+from tests.test_fonts import build_font
 
 Glyph = tuple[np.ndarray, np.ndarray]
 

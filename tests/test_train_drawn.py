@@ -21,7 +21,7 @@ from hcr.cli import eval, predict
 from hcr.cli.train import main
 from hcr.errors import DataError, HcrError, Stopped, UsageError
 from hcr.evaluation import evaluate_checkpoint
-from hcr.feed import drawn as feed
+from hcr.feed import synthetic as feed
 from hcr.feed.augment import augment
 from hcr.feed.sampler import Batch, EndlessBatches, SequentialBatches
 from hcr.feed.synthetic import TRAINING_WRITERS, VALIDATION_WRITERS, SyntheticBatches, generator_digest

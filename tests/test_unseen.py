@@ -12,7 +12,7 @@ import torch
 from hcr.layout import RELEASED
 from hcr.models import Recognizer, load_recognizer
 from hcr.preprocess.fit import fit_square
-from tests.test_font import build_font
+from tests.test_fonts import build_font
 from tests.test_sweep import benchmark, cells, run
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from hcr import workers as crews
 from hcr.charset import Charset
 from hcr.errors import DataError, HcrError
 from hcr.synth.copybook import make_copybook
-from hcr.synth.fonts import crew as crews
 from hcr.synth.fonts.glyphs import make_forms, read_font
 from hcr.workers import crew
-from tests.test_font import build_font
+from tests.test_fonts import build_font
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_ctrl_c_ends_an_unguarded_script_and_its_processes(tmp_path: Path) -> No
     script = tmp_path / "script.py"
     script.write_text(
         "import os, signal, time\n"
-        "from hcr.synth.fonts import crew\n"
+        "from hcr import workers as crew\n"
         # Who runs the tests in the background has them ignore it.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "crew._WORTH_PROCESSES, os.sched_getaffinity = 1, lambda _: {0, 1}\n"
