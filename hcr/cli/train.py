@@ -168,6 +168,12 @@ class _Every(click.ParamType):
     "take their proportions from them, more or less. Repeatable.",
 )
 @click.option(
+    "--pages",
+    type=float,
+    help="Share of the drawn pictures that are cut out of drawn pages: neighbours, lines, shade, few pixels.  "
+    "[default: 0.5]",
+)
+@click.option(
     "--run", "name", help="Name of the run, a folder in artifacts/.  [default: <pack>-<arch>, endless-<size>-<arch>]"
 )
 @click.option("--recipe", type=click.Path(path_type=Path), help="TOML file of settings.")

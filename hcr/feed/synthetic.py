@@ -15,17 +15,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hcr.feed.sampler import Batch, SequentialBatches, TrainingBatches, epoch_order
 from hcr.synth import GENERATOR_VERSION, Generator
 from hcr.synth.fonts.glyphs import font_digest
+from hcr.synth.pages import are_pages, draw_crops
 
 # Numbers below these are left to corpora drawn as files.
 TRAINING_WRITERS = range(1 << 30, 1 << 31)
 VALIDATION_WRITERS = range(1 << 31, 1 << 32)
 
 # Pictures. On a GPU a thousand calls draw a small batch in the time of a large one, so several are drawn at once.
-_AT_ONCE = {"cpu": 1}
+_AT_ONCE = {"cpu": 512}
 _AT_ONCE_ELSEWHERE = 8192
 
 
@@ -34,7 +36,7 @@ class SyntheticBatches:
 
     Each character comes once in as many samples as there are characters, in an order of its own each time, and each
     sample is by another one of `writers`; when those are used up they write again, otherwise. size: pixels a side.
-    fonts: files in whose forms some of the writers write.
+    fonts: files in whose forms some of the writers write. pages: the share of samples that are cut out of pages.
 
     Raises: DataError for a character without strokes, for what is no font of these characters.
     """
@@ -49,7 +51,9 @@ class SyntheticBatches:
         size: int,
         device: str = "cpu",
         fonts: Sequence[Path] = (),
+        pages: float = 0.0,
     ) -> None:
+        self.pages = pages
         self.classes, self.batches, self.writers = len(characters), batches, writers
         self.seed, self.size, self.device = seed, size, device
         self._pen = _pen(characters, device, tuple(fonts))
@@ -63,10 +67,25 @@ class SyntheticBatches:
             labels = torch.from_numpy(_labels(index, self.classes, self.seed))
             rounds, places = np.divmod(index, len(self.writers))
             writers, numbers = torch.from_numpy(self.writers.start + places), torch.from_numpy(rounds)
-            images = self._pen.draw(labels, writers, numbers, seed=self.seed, size=self.size)
+            images = self._draw(labels, writers, numbers, torch.from_numpy(index))
             sizes = [len(batch) for batch in several]
             parts = images.split(sizes), labels.to(self.device).split(sizes), torch.from_numpy(index).split(sizes)
             yield from map(Batch, *parts)
+
+    def _draw(self, labels: Tensor, writers: Tensor, numbers: Tensor, samples: Tensor) -> Tensor:
+        paged = are_pages(samples, self.seed, self.pages)
+        images = torch.empty(len(labels), 1, self.size, self.size, dtype=torch.uint8, device=self.device)
+        for chosen, is_page in ((~paged, False), (paged, True)):
+            index = chosen.nonzero().squeeze(1)
+            if not len(index):
+                continue
+            who = labels[index], writers[index], numbers[index]
+            images[index.to(self.device)] = (
+                draw_crops(self._pen, *who, samples[index], seed=self.seed, size=self.size)
+                if is_page
+                else self._pen.draw(*who, seed=self.seed, size=self.size)
+            )
+        return images
 
     def _together(self) -> Iterator[list[np.ndarray]]:
         """Return the index of the batches that are drawn at once."""

@@ -53,6 +53,7 @@ class Generator:
         self._fonts = len(fonts)
         self._forms = make_forms(fonts, characters, self.device) if fonts else None
         self._book = make_copybook(characters, self.device, self._forms)
+        self.classes = len(characters)
 
     def draw(self, labels: Tensor, writers: Tensor, numbers: Tensor, *, seed: int, size: int) -> Tensor:
         """Draw each label in the hand of a writer for the n-th time: uint8[B, 1, size, size], 255 = paper.
@@ -69,6 +70,23 @@ class Generator:
         The box of a character is BOX sides of the picture.
         """
         return self._drawn(labels, writers, numbers, seed, size, fitted=False)
+
+    def write(self, labels: Tensor, writers: Tensor, numbers: Tensor, *, seed: int) -> tuple[Path, WriterStyles]:
+        """Write what `draw` would draw, for somebody who inks it: the path, `picture` ascending no more, and the hands.
+
+        Pens that would blacken more of a character than they may are thinner already. labels, writers, numbers: in memory.
+        """
+        glyphs = self._glyphs(labels, writers, seed)
+        # Those that are written after strokes come first.
+        order = (glyphs >= 0).int().argsort(stable=True)
+        moved = [each[order].to(self.device, non_blocking=True) for each in (labels, writers, numbers)]
+        hands = WriterStyles(seed, moved[1], self._book.codes[moved[0]], moved[2])
+        path = self._path(labels[order], moved[0], glyphs[order], hands)
+        low, high = _bounds(path.points, path.points, path, len(labels))
+        width = path.width * _thinner(path, (high - low).amax(1))[path.picture]
+        back = order.argsort().to(self.device, non_blocking=True)
+        order = order.to(self.device, non_blocking=True)
+        return path._replace(width=width, picture=order[path.picture]), hands.taken(back)
 
     def _drawn(self, labels: Tensor, writers: Tensor, numbers: Tensor, seed: int, size: int, *, fitted: bool) -> Tensor:
         out = torch.empty(len(labels), size, size, dtype=torch.uint8, device=self.device)

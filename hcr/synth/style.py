@@ -109,6 +109,12 @@ class WriterStyles:
         part.__dict__ = {name: values[first:last] for name, values in vars(self).items()}
         return part
 
+    def taken(self, index: Tensor) -> WriterStyles:
+        """Return the hands of the pictures int64[N], in that order."""
+        part = copy(self)
+        part.__dict__ = {name: values.index_select(0, index) for name, values in vars(self).items()}
+        return part
+
 
 @cache
 def _spreads(device: torch.device) -> Tensor:

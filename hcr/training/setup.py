@@ -31,6 +31,8 @@ from hcr.training.step import Teacher
 # What is drawn where nobody says; and the pictures that judge, or a quarter of an epoch's where those are fewer.
 DRAWN_CHARSET = "level1"
 JUDGED = 4096
+# The share of drawn pictures that are cut out of pages where nobody says.
+PAGES = 0.5
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def set_up_run(
     draw = config_for(given, started).draw
     readers = _readers(pack, drawn=draw > 0)
     if not found:
-        own = {"charset": DRAWN_CHARSET} if draw else {"size": readers["train"].size}
+        own = {"charset": DRAWN_CHARSET, "pages": PAGES} if draw else {"size": readers["train"].size}
         given = execution.usual() | own | given
     config = config_for(given, started)
     if config.charset and not draw:
@@ -203,7 +205,7 @@ def _drawn(config: TrainConfig, charset: Charset) -> dict[str, Split]:
     """Return what is drawn: to learn from by the run's seed, to judge by the same for all runs."""
     judged, fonts = max(1, min(JUDGED, config.draw // 4)), tuple(map(Path, config.font))
     return {
-        "train": SyntheticSplit(charset, config.draw, TRAINING_WRITERS, config.seed, config.size, fonts),
+        "train": SyntheticSplit(charset, config.draw, TRAINING_WRITERS, config.seed, config.size, fonts, config.pages),
         "val": SyntheticSplit(charset, judged, VALIDATION_WRITERS, 0, config.size, fonts),
     }
 

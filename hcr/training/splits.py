@@ -76,6 +76,7 @@ class SyntheticSplit:
     seed: int
     size: int
     fonts: tuple[Path, ...] = ()
+    pages: float = 0.0
 
     def __post_init__(self) -> None:
         table = StrokeTable.load()
@@ -108,6 +109,7 @@ class SyntheticSplit:
             size=self.size,
             device=execution.device,
             fonts=self.fonts,
+            pages=self.pages,
         )
 
 

@@ -21,6 +21,7 @@ from hcr.feed.augment import augment
 from hcr.feed.degrade import degrade
 from hcr.feed.sampler import Batch
 from hcr.models import load_recognizer
+from hcr.synth.pages import are_pages
 from hcr.models.released import weights_digest
 from hcr.training.config import TrainConfig
 from hcr.training.distributed import Processes
@@ -109,7 +110,13 @@ class Stepper:
             return images
         # Last, as scanners are: bent afterwards, a cut edge would stand in the picture and ruled lines aslant. Of the
         # seed it keeps 32 bits, so a process's number has to be among them.
-        return degrade(images, seed=self.config.seed + self.processes.rank * 1_000_003, step=step)
+        seed = self.config.seed + self.processes.rank * 1_000_003
+        if not self.config.pages:
+            return degrade(images, seed=seed, step=step)
+        # What was cut out of a page has been through all that already.
+        clean = (~are_pages(batch.index, self.config.seed, self.config.pages)).nonzero().squeeze(1).to(images.device)
+        images[clean] = degrade(images[clean], seed=seed, step=step)
+        return images
 
     def take(self, batch: Batch, rate: float, *flags: bool) -> list[bool]:
         """Take one step at the learning rate `rate`, and count it.

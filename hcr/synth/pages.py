@@ -1,0 +1,454 @@
+"""Drawn pages: characters of one hand on paper, seen by a camera, and the one in the middle cut out.
+
+A crop of a photographed page holds what a drawn character lacks: strokes of its neighbours, ruled lines, frames, shade,
+a sheet's edge, few pixels. Each is drawn here as it comes about: the hand writes in the size of the capture, lines are
+printed on the paper, light falls on it, a camera blurs, sharpens and compresses, and somebody cuts. Then
+`hcr.synth.fitting` does what the preprocessing does with a photograph.
+
+A picture is a function of (seed, sample) and of who writes what. Sums, products and roots alone, as in `rng.py`.
+Lengths are in sides of a character's box, unless pixels are named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hcr.synth.fitting import Crops, fit_crops
+from hcr.synth.generator import Generator
+from hcr.synth.render import render
+from hcr.synth.rng import growth, keyed, normal, turning, uniform
+from hcr.synth.trajectory import Path
+
+CAPTURES = ((32, 0.30), (40, 0.25), (64, 0.25), (96, 0.20))
+"""Pixels a side of what a camera sees of a page, and how many of the pictures have so many.
+
+The crop takes 0.6 to 1 of it, less RIM: 16 to 90 pixels.
+"""
+RIM = 6
+
+PAPERS = {
+    "plain": 0.36,
+    "ruled": 0.24,
+    "squared": 0.11,
+    "tian": 0.06,
+    "mi": 0.04,
+    "form": 0.08,
+    "graph": 0.05,
+    "underlined": 0.06,
+}
+"""How many of the pages have which paper."""
+
+_SALT, _SALT_OF_MIXTURE = 77, 78
+_UNIFORMS, _NORMALS = 96, 24
+_LEFT, _UP, _RIGHT, _DOWN = range(4)
+_SHEET = 256  # pixels a side of the sheet of noise, which repeats
+
+
+class _Chance:
+    """Random numbers of B samples, one after the other: float32[B] each."""
+
+    def __init__(self, key: Tensor) -> None:
+        self._uniform = iter(uniform(key, _UNIFORMS).unbind(1))
+        self._normal = iter(normal(keyed(key, 1), _NORMALS).unbind(1))
+
+    def between(self, low: float | Tensor, high: float | Tensor) -> Tensor:
+        return low + (high - low) * next(self._uniform)
+
+    def happens(self, share: float) -> Tensor:
+        return next(self._uniform) < share
+
+    def bell(self, mean: float, spread: float) -> Tensor:
+        return mean + spread * next(self._normal)
+
+    def choice(self, *shares: float) -> Tensor:
+        """Return which of the shares it is: int64[B]."""
+        ends = torch.tensor(shares).cumsum(0) / sum(shares)
+        return (next(self._uniform)[:, None] >= ends[:-1]).sum(1)
+
+
+class Ruling(NamedTuple):
+    """What is printed on the paper, float32[B] each: lines at off_u + k * pitch_u across, at off_v + k * pitch_v down.
+
+    dark_*: 0-1, of lines at u, at v, of lines half-way between them, of diagonals. width: of a line. dash: a period of
+    dashes, 0 for a full line, and solid: the share of it that is inked. lone: whether there is one line at v only.
+    """
+
+    pitch_u: Tensor
+    pitch_v: Tensor
+    off_u: Tensor
+    off_v: Tensor
+    dark_u: Tensor
+    dark_v: Tensor
+    dark_half: Tensor
+    dark_slope: Tensor
+    width: Tensor
+    dash: Tensor
+    solid: Tensor
+    lone: Tensor
+
+
+def are_pages(samples: Tensor, seed: int, share: float) -> Tensor:
+    """Tell which samples, int64[B], are cut out of pages where a share of all is: bool[B]."""
+    return uniform(keyed(seed, samples, samples * 0 + _SALT_OF_MIXTURE), 1)[:, 0] < share
+
+
+def draw_crops(
+    pen: Generator, labels: Tensor, writers: Tensor, numbers: Tensor, samples: Tensor, *, seed: int, size: int
+) -> Tensor:
+    """Draw each label on a page and cut it out: uint8[B, 1, size, size], 255 = paper, as prediction would see it.
+
+    labels, writers, numbers: as `Generator.draw` takes them. samples: int64[B] in memory, what else is random follows.
+    """
+    out = torch.empty(len(labels), size, size, dtype=torch.uint8, device=pen.device)
+    for chosen, crops, kept in _groups(pen, labels, writers, numbers, samples, seed):
+        out[chosen] = fit_crops(crops, size, kept)
+    return out[:, None]
+
+
+def _groups(
+    pen: Generator, labels: Tensor, writers: Tensor, numbers: Tensor, samples: Tensor, seed: int
+) -> Iterator[tuple[Tensor, Crops, Tensor]]:
+    """Capture the pages, those of one size together: which they are, the crops, whether their paper is kept."""
+    key = keyed(seed, samples, samples * 0 + _SALT)
+    ends = torch.tensor([share for _, share in CAPTURES]).cumsum(0)
+    capture = (uniform(keyed(key, 2), 1) >= ends[:-1]).sum(1)
+    for number, (side, _) in enumerate(CAPTURES):
+        members = (capture == number).nonzero().squeeze(1)
+        for chosen in members.split(max(1, (1 << 19) // side**2)):
+            if len(chosen):
+                parts = (each.index_select(0, chosen) for each in (labels, writers, numbers, key))
+                crops, kept = _capture(pen, *parts, seed=seed, side=side)
+                yield chosen.to(pen.device), crops, kept
+
+
+def _capture(
+    pen: Generator, labels: Tensor, writers: Tensor, numbers: Tensor, key: Tensor, *, seed: int, side: int
+) -> tuple[Crops, Tensor]:
+    """See pages with a camera of `side` pixels, and cut out the character in the middle."""
+    count = len(labels)
+    chance = _Chance(key.to(pen.device))
+    upright = chance.happens(0.15)
+    pitch = growth(chance.bell(0.02, 0.09)) * chance.between(0.92, 1.12)
+    apart = chance.between(1.05, 1.7)
+    kind = chance.choice(*PAPERS.values())
+    ruling = _rule(chance, kind, pitch, apart, upright)
+    celled = (ruling.pitch_u > 0.85) & (ruling.dark_u > 0) & (kind != list(PAPERS).index("form"))
+    pitch = torch.where(celled, ruling.pitch_u, pitch)
+
+    # How the sheet lies: columns of the matrix are where one step across and one down lead.
+    tilt = torch.where(chance.happens(0.08), 2.5, 1.0) * chance.bell(0, 0.035)
+    lean, aspect = chance.bell(0, 0.03), growth(chance.bell(0, 0.05))
+    cos, sin = turning(tilt)
+    lie = torch.stack([cos * aspect, lean - sin / aspect, sin * aspect, cos / aspect], 1).view(-1, 2, 2)
+
+    path, hands = pen.write(labels, writers, numbers, seed=seed)
+    # Who writes small has the same pens.
+    wider = growth(chance.bell(0.55 - side / 200, 0.2)).clamp(0.8, 2.2)
+    path = path._replace(width=path.width * wider.index_select(0, path.picture))
+    points = _laid(path.points - 0.5, lie, path.picture)
+    low, high = _bounds(points, 0.5 * path.width[:, None], path.picture, count)
+    extent = (high - low).amax(1)
+    box = _cut(chance, low, high, extent)
+
+    # As much of the capture as the crop takes.
+    longest = torch.maximum(box[:, _RIGHT] - box[:, _LEFT], box[:, _DOWN] - box[:, _UP])
+    scale = (side - RIM) * chance.between(0.6, 1) / longest.clamp(min=0.2)
+    stray = torch.stack([chance.between(-2, 2), chance.between(-2, 2)], 1)
+    origin = side / 2 + stray - 0.5 * (box[:, :2] + box[:, 2:]) * scale[:, None]
+
+    paths = [(path, points)]
+    # The neighbours that the crop can reach: before, after, in the line above or below.
+    step = torch.where(upright, apart, pitch), torch.where(upright, pitch, apart)
+    there, offsets = [], torch.zeros(4, count, 2, device=points.device)
+    for number, (axis, sign) in enumerate(((0, -1), (0, 1), (1, -1), (1, 1))):
+        reach = sign * box[:, axis + (2 if sign > 0 else 0)] + 0.6 + 3 / scale
+        there.append((reach > step[axis]) & chance.happens(0.8))
+        offsets[number, :, axis] = sign * step[axis]
+    side_of, page = torch.stack(there).nonzero().unbind(1)
+    if len(page):
+        on_host, host = side_of.cpu(), page.cpu()
+        names = (uniform(keyed(key, torch.arange(10, 14)[:, None]), 1)[..., 0] * pen.classes).long()
+        other, _ = pen.write(names[on_host, host], writers[host], numbers[host], seed=seed)
+        owner = page.index_select(0, other.picture)
+        offset = offsets[side_of, page].index_select(0, other.picture)
+        moved = _laid(other.points - 0.5 + offset, lie, owner)
+        paths.append((other._replace(picture=owner, width=other.width * wider.index_select(0, owner)), moved))
+    ink = _inked(paths, origin, scale, hands, side)
+
+    across, down = _places(lie, origin, scale, side)
+    light = _paper(chance, side, count) * (1 - _lines(ruling, across, down, 1 / scale))
+    flow = 1 - chance.between(0, 0.5).square()[:, None, None] * _uneven(key.to(pen.device), 21, side, 6).abs()
+    strength = torch.where(chance.happens(0.1), chance.between(0.25, 0.5), chance.between(0.5, 0.98))
+    light = light * (1 - strength[:, None, None] * flow * ink)
+    light = _lit(chance, light, across, down, box, lie)
+    light = _seen(chance, light, strength)
+    edges = (origin[:, [0, 1, 0, 1]] + box * scale[:, None]).round().long().clamp(1, side - 1)
+    edges = torch.cat([edges[:, :2], torch.maximum(edges[:, 2:], edges[:, :2] + 6)], 1).clamp(max=side)
+    return Crops(light, edges), chance.happens(0.06)
+
+
+def _cut(chance: _Chance, low: Tensor, high: Tensor, extent: Tensor) -> Tensor:
+    """Return where people and detectors cut: left, up, right, down, float32[B, 4].
+
+    Around the ink, by a margin of its own on each side that may cut some of it off; or around the room of a character.
+    """
+    margins = torch.stack([chance.bell(0.06, 0.09) for _ in range(4)], 1).clamp(-0.08, 0.5)
+    loose = torch.where(chance.happens(0.12), chance.between(0.08, 0.35), 0.0)
+    tight = torch.where(chance.happens(0.1), chance.between(0.0, 0.7), 1.0)
+    margins = (margins * tight[:, None] + loose[:, None]) * extent[:, None]
+    box = torch.cat([low - margins[:, :2], high + margins[:, 2:]], 1)
+    half = 0.5 * chance.between(0.95, 1.25)
+    moved = torch.stack([chance.bell(0, 0.04), chance.bell(0, 0.04)], 1)
+    room = torch.cat([moved - half[:, None], moved + half[:, None]], 1)
+    room = torch.cat([torch.minimum(room[:, :2], low + 0.05), torch.maximum(room[:, 2:], high - 0.05)], 1)
+    return torch.where(chance.happens(0.2)[:, None], room, box)
+
+
+def _rule(chance: _Chance, kind: Tensor, pitch: Tensor, apart: Tensor, upright: Tensor) -> Ruling:
+    """Choose what is printed on each paper of a kind, int64[B]."""
+    named = {name: kind == number for number, name in enumerate(PAPERS)}
+    nothing = torch.zeros_like(pitch)
+    tone = torch.where(
+        chance.happens(0.6),
+        chance.between(0.06, 0.35),
+        torch.where(chance.happens(0.65), chance.between(0.3, 0.6), chance.between(0.55, 0.92)),
+    )
+    cell = chance.between(1.0, 1.45)
+    squares = named["squared"] | named["tian"] | named["mi"]
+    form = named["form"]
+    wide, high = chance.between(0.95, 2.6), chance.between(1.0, 1.7)
+    fine = chance.between(0.2, 0.55)
+    pitch_u = torch.where(squares, cell, torch.where(form, wide, torch.where(named["graph"], fine, pitch)))
+    pitch_v = torch.where(
+        squares,
+        cell * torch.where(chance.happens(0.3), chance.between(1.15, 1.5), 1.0),
+        torch.where(form, high, torch.where(named["graph"], fine, apart)),
+    )
+    low_line = 0.5 + chance.bell(0.06, 0.1)
+    anywhere = chance.between(0, 1)
+    aside = chance.bell(0, 0.05), chance.bell(0, 0.05)
+    ruled = named["ruled"] | named["underlined"]
+    off_u = torch.where(squares, 0.5 * pitch_u + aside[0], torch.where(form | named["graph"], anywhere * pitch_u, low_line))
+    # Where a wide box stands about a character is anywhere, but not through it.
+    off_u = torch.where(form, 0.5 * pitch_u + (anywhere - 0.5) * (pitch_u - 0.95).clamp(min=0), off_u)
+    off_v = torch.where(ruled, low_line, 0.5 * pitch_v + aside[1])
+    off_v = torch.where(named["graph"], chance.between(0, 1) * pitch_v, off_v)
+    # Some write on the line, and some through it.
+    off_v = torch.where(named["ruled"] & chance.happens(0.15), chance.between(0, 1) * pitch_v, off_v)
+    columns = named["ruled"] & upright
+    level = named["ruled"] & ~upright | named["underlined"]
+    thick = torch.where(form, 1.6, 1.0) * growth(chance.bell(0, 0.4))
+    return Ruling(
+        pitch_u,
+        pitch_v,
+        off_u,
+        off_v,
+        torch.where(squares | form | named["graph"] | columns, tone, nothing),
+        torch.where(squares | form | named["graph"] | level, tone, nothing),
+        torch.where(named["tian"] | named["mi"], tone * chance.between(0.5, 1), nothing),
+        torch.where(named["mi"], tone * chance.between(0.5, 1), nothing),
+        0.022 * thick,
+        torch.where(chance.happens(0.35), chance.between(0.04, 0.16), nothing),
+        chance.between(0.4, 0.7),
+        named["underlined"],
+    )
+
+
+def _laid(points: Tensor, lie: Tensor, picture: Tensor) -> Tensor:
+    """Put points of the page, float32[N, 2] about the middle of the character, where they lie before the camera."""
+    a, b, c, d = lie.view(-1, 4).index_select(0, picture).unbind(1)
+    x, y = points.unbind(1)
+    return torch.stack([a * x + b * y, c * x + d * y], 1)
+
+
+def _places(lie: Tensor, origin: Tensor, scale: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Return where on the page each pixel is: u and v, float32[B, side, side] each."""
+    place = torch.arange(side, device=lie.device) + 0.5
+    x = ((place - origin[:, :1]) / scale[:, None])[:, None, :]
+    y = ((place - origin[:, 1:]) / scale[:, None])[:, :, None]
+    a, b, c, d = (each[:, None, None] for each in lie.view(-1, 4).unbind(1))
+    size = 1 / (a * d - b * c)
+    return (d * x - b * y) * size, (a * y - c * x) * size
+
+
+def _bounds(points: Tensor, reach: Tensor, picture: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the upper left and lower right end of the ink of each picture: float32[B, 2] each."""
+    values = torch.cat([reach - points, points + reach], 1)
+    owner = picture[:, None].expand(-1, 4)
+    most = points.new_full((count, 4), -torch.inf).scatter_reduce_(0, owner, values, "amax")
+    return -most[:, :2], most[:, 2:]
+
+
+def _inked(paths: list[tuple[Path, Tensor]], origin: Tensor, scale: Tensor, hands: object, side: int) -> Tensor:
+    """Let the pens write: float32[B, side, side], the share of light that the ink takes, 0-1."""
+    columns: list[list[Tensor]] = [[], [], [], [], [], []]
+    ahead = 0
+    for path, points in paths:
+        size = scale.index_select(0, path.picture)
+        x, y = (points * size[:, None] + origin.index_select(0, path.picture)).unbind(1)
+        width = path.width * size
+        # What is out of sight is not drawn.
+        seen = (x > -width) & (x < side + width) & (y > -width) & (y < side + width)
+        index = seen.nonzero().squeeze(1)
+        gap = torch.ones_like(index, dtype=torch.bool)
+        gap[1:] = (index[1:] != index[:-1] + 1) | (path.path[index[1:]] != path.path[index[:-1]])
+        number = gap.cumsum(0) + ahead
+        for column, values in zip(
+            columns, (x[index], y[index], width[index], path.ink[index], number, path.picture[index]), strict=True
+        ):
+            column.append(values)
+        ahead += len(index) + 1
+    x, y, width, ink, number, picture = (torch.cat(column) for column in columns)
+    # The thinnest pen of a coarse picture still leaves what covers a part of a pixel.
+    grey = render(x, y, width, ink, number, picture, hands.grain, hands.spot, hands.soft, size=side)
+    return (255 - grey.float()) * (1 / 255)
+
+
+def _lines(ruling: Ruling, across: Tensor, down: Tensor, pixel: Tensor) -> Tensor:
+    """Return the share of light that printed lines take: float32[B, N, N]. pixel: float32[B], the side of one."""
+    r = Ruling(*(each[:, None, None] for each in ruling))
+    pixel = pixel[:, None, None]
+    half = 0.5 * r.width
+
+    def line(place: Tensor, pitch: Tensor, off: Tensor) -> Tensor:
+        """Say how much of a pixel a line covers, 0-1."""
+        turns = (place - off) / pitch
+        far = (turns - (turns + 0.5).floor()).abs() * pitch
+        return ((half - far) / pixel + 0.5).clamp(min=0).minimum(2 * half / pixel).clamp(max=1)
+
+    def dashed(place: Tensor) -> Tensor:
+        turns = place / r.dash.clamp(min=0.02)
+        return torch.where(r.dash > 0, (turns - turns.floor() < r.solid).float(), 1.0)
+
+    far = torch.full_like(r.pitch_v, 50.0)
+    solid = r.dark_half + r.dark_slope > 0
+    broken_u, broken_v = dashed(across), dashed(down)
+    taken = r.dark_u * line(across, r.pitch_u, r.off_u) * torch.where(solid, 1.0, broken_v)
+    level = line(down, torch.where(r.lone, far, r.pitch_v), r.off_v)
+    taken = torch.maximum(taken, r.dark_v * level * torch.where(solid, 1.0, broken_u))
+    halves = torch.maximum(
+        line(across, r.pitch_u, r.off_u + 0.5 * r.pitch_u) * broken_v,
+        line(down, r.pitch_v, r.off_v + 0.5 * r.pitch_v) * broken_u,
+    )
+    taken = torch.maximum(taken, r.dark_half * halves)
+    u, v = (across - r.off_u) / r.pitch_u, (down - r.off_v) / r.pitch_v
+    slopes = torch.maximum(line((u - v) * 0.7, u * 0 + 0.7, u * 0), line((u + v) * 0.7, u * 0 + 0.7, u * 0))
+    return torch.maximum(taken, r.dark_slope * slopes * broken_u)
+
+
+def _uneven(key: Tensor, salt: int, side: int, knots: int) -> Tensor:
+    """Return what changes slowly over a picture, normal at `knots` places a side: float32[B, side, side]."""
+    values = normal(keyed(key, salt), knots * knots).view(-1, 1, knots, knots)
+    return F.interpolate(values, size=(side, side), mode="bilinear", align_corners=True)[:, 0]
+
+
+def _paper(chance: _Chance, side: int, count: int) -> Tensor:
+    """Return the light of blank paper: float32[B, side, side]."""
+    tone = torch.where(chance.happens(0.35), chance.between(0.93, 1.0), chance.between(0.5, 0.95))
+    rough = torch.where(chance.happens(0.3), chance.between(0.0, 0.035), 0.0)
+    grain = _noise(chance.between(0, _SHEET**2).long(), side)
+    soft = 0.25 * (grain + grain.roll(1, 1) + grain.roll(1, 2) + grain.roll((1, 1), (1, 2)))
+    return tone[:, None, None] * (1 + rough[:, None, None] * soft)
+
+
+def _lit(chance: _Chance, light: Tensor, across: Tensor, down: Tensor, box: Tensor, lie: Tensor) -> Tensor:
+    """Let light fall on the page: shade, a shadow's edge, a finger, a crease; and the desk beyond the sheet's edge."""
+
+    def ramp(low: float, high: float) -> Tensor:
+        """Return distances from a line across the picture, in any direction."""
+        x, y = chance.bell(0, 1), chance.bell(0, 1)
+        size = torch.sqrt(x * x + y * y + 1e-3)
+        return (across * (x / size)[:, None, None] + down * (y / size)[:, None, None]) - chance.between(low, high)[
+            :, None, None
+        ]
+
+    def wide(values: Tensor) -> Tensor:
+        return values[:, None, None]
+
+    slope = wide(torch.where(chance.happens(0.5), chance.between(0, 0.3), 0.0))
+    light = light * (1 - slope * ramp(-0.2, 0.2).clamp(-1, 1))
+    depth = wide(torch.where(chance.happens(0.14), chance.between(0.1, 0.5), 0.0))
+    light = light * (1 - depth * (ramp(-0.5, 0.5) / wide(chance.between(0.05, 0.5)) + 0.5).clamp(0, 1))
+    crease = wide(torch.where(chance.happens(0.05), chance.between(-0.25, 0.15), 0.0))
+    light = light * (1 + crease * (1 - ramp(-0.5, 0.5).abs() / wide(chance.between(0.01, 0.05))).clamp(min=0))
+    beyond = torch.where(chance.happens(0.05), chance.between(0.52, 0.8), 9.0)
+    x, y = chance.bell(0, 1), chance.bell(0, 1)
+    # A sheet ends along its lines, more or less.
+    level = x.abs() > y.abs()
+    x, y = torch.where(level, x.sign(), 0.1 * x), torch.where(level, 0.1 * y, y.sign())
+    far = across * wide(x) + down * wide(y) - wide(beyond)
+    desk = wide(torch.where(chance.happens(0.7), chance.between(0.05, 0.5), chance.between(0.5, 1.0)))
+    cover = (far / 0.03 + 0.5).clamp(0, 1)
+    return light + (desk - light) * cover
+
+
+def _seen(chance: _Chance, light: Tensor, contrast: Tensor) -> Tensor:
+    """Blur, sharpen, add noise and compress, as cameras do: float32[B, N, N], 0-1, in 255 steps."""
+    side = light.shape[-1]
+    # Larger captures of the same page are blurred by more of their pixels.
+    most, passes = {32: (0.14, 2), 40: (0.17, 2), 64: (0.25, 3)}.get(side, (0.3, 5))
+    strength = torch.where(chance.happens(0.85), chance.between(0.0, 1.0), 0.0) * most
+    for _ in range(passes):
+        light = _softer(light, strength)
+    amount = torch.where(chance.happens(0.4), chance.between(0.2, 1.6), 0.0)[:, None, None]
+    light = light + amount * (light - _softer(light, torch.full_like(strength, 0.25)))
+    noise = torch.where(chance.happens(0.6), chance.between(0.0, 1.0).square() * 0.05 * contrast, 0.0)
+    light = light + noise[:, None, None] * _noise(chance.between(0, _SHEET**2).long(), side)
+    light = _compressed(light, torch.where(chance.happens(0.8), 0.3 + 1.6 * chance.between(0, 1).square(), 0.0))
+    gain = chance.between(0.95, 1.12)[:, None, None]
+    return (light * gain * 255).round().clamp(0, 255) * (1 / 255)
+
+
+def _softer(light: Tensor, strength: Tensor) -> Tensor:
+    """Mix each pixel with those beside it, then with those above and below: by strength each, 0-0.33."""
+    share = strength[:, None, None]
+    for axis in (1, 2):
+        before = torch.cat([light.narrow(axis, 0, 1), light.narrow(axis, 0, light.shape[axis] - 1)], axis)
+        after = torch.cat([light.narrow(axis, 1, light.shape[axis] - 1), light.narrow(axis, light.shape[axis] - 1, 1)], axis)
+        light = light + share * (before + after - 2 * light)
+    return light
+
+
+def _compressed(light: Tensor, loss: Tensor) -> Tensor:
+    """Round the cosine transform of blocks of 8 × 8 pixels as JPEG does; loss: float32[B], 0 for none."""
+    count, side = light.shape[:2]
+    rows = side // 8
+    blocks = light.view(count, rows, 8, rows, 8).permute(0, 1, 3, 2, 4).reshape(-1, 64)
+    basis, coarse = _waves(light.device)
+    waves = blocks @ basis
+    step = loss[:, None, None] * coarse
+    waves = waves.view(count, rows * rows, 64)
+    kept = torch.where(step > 0, (waves / step.clamp(min=1e-4)).round() * step, waves).view(-1, 64)
+    whole = (kept @ basis.T).view(count, rows, rows, 8, 8).permute(0, 1, 3, 2, 4)
+    return whole.reshape(count, side, side)
+
+
+@cache
+def _waves(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the cosine transform of 64 pixels, float32[64, 64], and the size of the steps of each wave, [64]."""
+    wave, place = np.arange(8.0)[:, None], np.arange(8.0)
+    one = np.cos(np.pi / 8 * (place + 0.5) * wave) * np.where(wave > 0, 0.5, np.sqrt(1 / 8))
+    both = np.einsum("ux,vy->xyuv", one, one).reshape(64, 64)
+    steps = (0.03 + 0.012 * (wave + place)).reshape(64)
+    return tuple(torch.from_numpy(each.astype(np.float32)).to(device) for each in (both, steps))  # type: ignore[return-value]
+
+
+@cache
+def _sheet(device: torch.device) -> Tensor:
+    """Return a sheet of noise, row by row: float32[_SHEET * _SHEET], sd 1."""
+    noise = np.random.default_rng(1).standard_normal(_SHEET * _SHEET).clip(-3, 3)
+    return torch.from_numpy(noise.astype(np.float32)).to(device)
+
+
+def _noise(spot: Tensor, side: int) -> Tensor:
+    """Cut noise out of the sheet, from int64[B] on: float32[B, side, side]."""
+    place = torch.arange(side, device=spot.device)
+    index = spot[:, None, None] + place[:, None] * _SHEET + place
+    return _sheet(spot.device).index_select(0, (index & (_SHEET * _SHEET - 1)).flatten()).view(index.shape)
