@@ -20,7 +20,7 @@ from torch import Tensor
 from hcr.feed.sampler import Batch, SequentialBatches, TrainingBatches, epoch_order
 from hcr.synth import GENERATOR_VERSION, Generator
 from hcr.synth.fonts.glyphs import font_digest
-from hcr.synth.pages import are_pages, draw_crops
+from hcr.synth.pages import are_pages, common_labels, draw_crops
 
 # Numbers below these are left to corpora drawn as files.
 TRAINING_WRITERS = range(1 << 30, 1 << 31)
@@ -53,7 +53,7 @@ class SyntheticBatches:
         fonts: Sequence[Path] = (),
         pages: float = 0.0,
     ) -> None:
-        self.pages = pages
+        self.pages, self.characters = pages, characters
         self.classes, self.batches, self.writers = len(characters), batches, writers
         self.seed, self.size, self.device = seed, size, device
         self._pen = _pen(characters, device, tuple(fonts))
@@ -67,7 +67,11 @@ class SyntheticBatches:
             labels = torch.from_numpy(_labels(index, self.classes, self.seed))
             rounds, places = np.divmod(index, len(self.writers))
             writers, numbers = torch.from_numpy(self.writers.start + places), torch.from_numpy(rounds)
-            images = self._draw(labels, writers, numbers, torch.from_numpy(index))
+            samples = torch.from_numpy(index)
+            if self.pages:
+                paged = are_pages(samples, self.seed, self.pages)
+                labels = torch.where(paged, common_labels(labels, samples, self.seed, self.characters), labels)
+            images = self._draw(labels, writers, numbers, samples)
             sizes = [len(batch) for batch in several]
             parts = images.split(sizes), labels.to(self.device).split(sizes), torch.from_numpy(index).split(sizes)
             yield from map(Batch, *parts)

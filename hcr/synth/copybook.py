@@ -114,18 +114,26 @@ class Copybook(NamedTuple):
         return Shape(points.unflatten(1, (STEPS + 1, 2)), *others)
 
 
-def make_copybook(characters: str, device: str | torch.device = "cpu", forms: Forms | None = None) -> Copybook:
+def make_copybook(
+    characters: str,
+    device: str | torch.device = "cpu",
+    forms: Forms | None = None,
+    medians: Sequence[Sequence[np.ndarray]] | None = None,
+) -> Copybook:
     """Make the copybook of `characters`, label order, with the manners of the fonts whose `forms` of them these are.
 
-    Raises: DataError for a character without strokes.
+    medians: the centre lines of each character's strokes, in order, instead of the stroke table's; they are written as
+    they are, without running forms of parts. Raises: DataError for a character without strokes.
     """
     with crew(len(forms.host_rows) if forms else 0) as each:
-        table = StrokeTable.load()
-        medians = [table.medians(char) for char in characters]
+        given = medians is not None
+        if medians is None:
+            table = StrokeTable.load()
+            medians = [table.medians(char) for char in characters]
         plain = iter(strokes_of([line for lines in medians for line in lines]))
         own = [without_false_hooks(list(islice(plain, len(lines)))) for lines in medians]
         fonts = fits(own, forms, each) if forms else []
-        sites = [sites_of(strokes) for strokes in own]
+        sites = [[] if given else sites_of(strokes) for strokes in own]
         new = iter(strokes_through([knots for found in sites for knots in knots_of(found)]))
         written = [with_running_forms(strokes, found, new) for strokes, found in zip(own, sites, strict=True)]
         moves = proportions(own, written, fonts, each) if forms else iter(())

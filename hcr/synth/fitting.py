@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 _PROBES = 16  # a side: the pixels by which tones of paper and noise are measured
@@ -31,12 +30,13 @@ class Crops(NamedTuple):
     box: Tensor
 
 
-def fit_crops(crops: Crops, size: int, kept: Tensor) -> Tensor:
+def fit_crops(crops: Crops, size: int, kept: Tensor, strict: Tensor) -> Tensor:
     """Return uint8[B, size, size], 255 = paper: the ink of each crop, centred, its longer side size - 2 * margin.
 
-    kept: bool[B], whether the paper stays in the picture, as it does where its shade is taken for ink.
+    kept: bool[B], whether the paper stays in the picture, as it does where its shade is taken for ink. strict:
+    float32[B], 0-1, how dark beside the darkest ink must be, and beside noise, to be ink.
     """
-    ink = torch.where(kept[:, None, None], _with_paper(crops), _without_paper(crops))
+    ink = torch.where(kept[:, None, None], _with_paper(crops), _without_paper(crops, strict))
     return _fitted(ink * 255, crops.box, size)
 
 
@@ -65,7 +65,7 @@ def _with_paper(crops: Crops) -> Tensor:
     return torch.where(seen, 1 - crops.grey / lightest.clamp(min=1 / 255), 0).clamp(min=0)
 
 
-def _without_paper(crops: Crops) -> Tensor:
+def _without_paper(crops: Crops, strict: Tensor) -> Tensor:
     """Divide uneven paper out and keep what is dark enough to be ink: float32[B, N, N], 0-1."""
     grey = _repeated(crops)
     side = grey.shape[-1]
@@ -79,10 +79,10 @@ def _without_paper(crops: Crops) -> Tensor:
     noise = 1.4826 * _median_of((probes - 1).abs(), probes > 0.85, 0.0)
     ratio = ratio / light[:, :, None]
     seen = inside(crops.box, side)
-    soft = F.avg_pool2d(F.pad(ratio[:, None], (0, 1, 0, 1), mode="replicate"), 2, 1)[:, 0]
-    contrast = (1 - torch.where(seen, soft, 1).amin((1, 2))).clamp(min=0.02)
-    strong = ((ratio < 1 - 0.4 * contrast[:, None, None]) & seen).float()
-    cut = (1 - torch.maximum(3 * noise, 0.08 * contrast))[:, None, None]
+    soft = ratio[:, 1:, 1:] + ratio[:, 1:, :-1] + ratio[:, :-1, 1:] + ratio[:, :-1, :-1]
+    contrast = (1 - 0.25 * soft.amin((1, 2))).clamp(min=0.02)
+    strong = ((ratio < 1 - ((0.2 + 0.2 * strict) * contrast)[:, None, None]) & seen).float()
+    cut = (1 - torch.maximum((1.5 + 1.5 * strict) * noise, (0.05 + 0.05 * strict) * contrast))[:, None, None]
     ink = (ratio < cut) & (_widest(strong, 5) > 0) & seen
     darkest = 1 - contrast[:, None, None]
     tones = (ratio - darkest) / (cut - darkest).clamp(min=0.001)
@@ -110,7 +110,13 @@ def _widest(values: Tensor, window: int) -> Tensor:
 
 
 def _mean(values: Tensor) -> Tensor:
-    return F.avg_pool2d(F.pad(values[:, None], (1, 1, 1, 1), mode="replicate"), 3, 1)[:, 0]
+    """Return the mean of the 3 × 3 pixels around each, edges repeated."""
+    for axis in (1, 2):
+        length = values.shape[axis]
+        ends = [values.narrow(axis, place, 1) for place in (0, length - 1)]
+        wide = torch.cat([ends[0], values, ends[1]], axis)
+        values = (wide.narrow(axis, 0, length) + wide.narrow(axis, 2, length) + values) * (1 / 3)
+    return values
 
 
 def _probes(values: Tensor, box: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from hcr.synth.fonts.retrace import retrace
 from hcr.synth.ragged import spare, spread
 from hcr.synth.render import render
 from hcr.synth.rng import keyed, length, uniform
+from hcr.synth.running import RunningForms
 from hcr.synth.style import WriterStyles
 from hcr.synth.trajectory import Path, write
 
@@ -54,6 +55,7 @@ class Generator:
         self._forms = make_forms(fonts, characters, self.device) if fonts else None
         self._book = make_copybook(characters, self.device, self._forms)
         self.classes = len(characters)
+        self.quick = RunningForms(characters, self.device)
 
     def draw(self, labels: Tensor, writers: Tensor, numbers: Tensor, *, seed: int, size: int) -> Tensor:
         """Draw each label in the hand of a writer for the n-th time: uint8[B, 1, size, size], 255 = paper.
@@ -71,22 +73,41 @@ class Generator:
         """
         return self._drawn(labels, writers, numbers, seed, size, fitted=False)
 
-    def write(self, labels: Tensor, writers: Tensor, numbers: Tensor, *, seed: int) -> tuple[Path, WriterStyles]:
+    def write(
+        self, labels: Tensor, writers: Tensor, numbers: Tensor, *, seed: int, hurry: Tensor, quick: Tensor
+    ) -> tuple[Path, WriterStyles]:
         """Write what `draw` would draw, for somebody who inks it: the path, `picture` ascending no more, and the hands.
 
-        Pens that would blacken more of a character than they may are thinner already. labels, writers, numbers: in memory.
+        Pens that would blacken more of a character than they may are thinner already. labels, writers, numbers: in
+        memory. hurry: float32[B], as hands take it. quick: bool[B], in memory, what is written in a form of `running`.
         """
+        quick = quick & (self.quick.count[labels] > 0)
+        parts = [(~quick).nonzero().squeeze(1), quick.nonzero().squeeze(1)]
+        paths, all_hands = [], []
+        for index, written in zip(parts, (self._write, self.quick.write), strict=True):
+            if len(index):
+                there = index.to(self.device, non_blocking=True)
+                path, hands = written(labels[index], writers[index], numbers[index], seed=seed, hurry=hurry[there])
+                low, high = _bounds(path.points, path.points, path, len(index))
+                width = path.width * _thinner(path, (high - low).amax(1))[path.picture]
+                ahead = paths[-1].path[-1] + 1 if paths else 0
+                paths.append(path._replace(width=width, picture=there[path.picture], path=path.path + ahead))
+                all_hands.append(hands)
+        back = torch.cat(parts).argsort().to(self.device, non_blocking=True)
+        return Path(*(torch.cat(each) for each in zip(*paths, strict=True))), WriterStyles.joined(all_hands, back)
+
+    def _write(
+        self, labels: Tensor, writers: Tensor, numbers: Tensor, *, seed: int, hurry: Tensor
+    ) -> tuple[Path, WriterStyles]:
         glyphs = self._glyphs(labels, writers, seed)
         # Those that are written after strokes come first.
         order = (glyphs >= 0).int().argsort(stable=True)
         moved = [each[order].to(self.device, non_blocking=True) for each in (labels, writers, numbers)]
-        hands = WriterStyles(seed, moved[1], self._book.codes[moved[0]], moved[2])
-        path = self._path(labels[order], moved[0], glyphs[order], hands)
-        low, high = _bounds(path.points, path.points, path, len(labels))
-        width = path.width * _thinner(path, (high - low).amax(1))[path.picture]
         back = order.argsort().to(self.device, non_blocking=True)
-        order = order.to(self.device, non_blocking=True)
-        return path._replace(width=width, picture=order[path.picture]), hands.taken(back)
+        there = order.to(self.device, non_blocking=True)
+        hands = WriterStyles(seed, moved[1], self._book.codes[moved[0]], moved[2], hurry[there])
+        path = self._path(labels[order], moved[0], glyphs[order], hands)
+        return path._replace(picture=there[path.picture]), WriterStyles.joined([hands], back)
 
     def _drawn(self, labels: Tensor, writers: Tensor, numbers: Tensor, seed: int, size: int, *, fitted: bool) -> Tensor:
         out = torch.empty(len(labels), size, size, dtype=torch.uint8, device=self.device)

@@ -26,10 +26,10 @@ from hcr.synth.render import render
 from hcr.synth.rng import growth, keyed, normal, turning, uniform
 from hcr.synth.trajectory import Path
 
-CAPTURES = ((32, 0.30), (40, 0.25), (64, 0.25), (96, 0.20))
+CAPTURES = ((32, 0.27), (40, 0.25), (56, 0.26), (80, 0.22))
 """Pixels a side of what a camera sees of a page, and how many of the pictures have so many.
 
-The crop takes 0.6 to 1 of it, less RIM: 16 to 90 pixels.
+The crop takes 0.6 to 1 of it, less RIM: 16 to 74 pixels.
 """
 RIM = 6
 
@@ -45,7 +45,28 @@ PAPERS = {
 }
 """How many of the pages have which paper."""
 
-_SALT, _SALT_OF_MIXTURE = 77, 78
+COMMON = (
+    "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后"
+    "作里用道行所然家种事成方多经么去法学如都同现当没动面起看定天分还进好小部其些主样理心她本前开但因"
+    "只从想实日军者意无力它与长把机十民第公此已工使情明性知全三又关点正业外将两高间由问很最重并物手应"
+    "战向头文体政美相见被利什二等产或新己制身果加西斯月话合回特代内信表化老给世位次度门任常先海通教儿"
+    "原东声提立及比员解水名真论处走义各入几口认条平系气题活尔更别打女变四神总何电数安少报才结反受目太"
+    "量再感建务做接必场件计管期市直德资命山金指克许统区保至队形社便空决治展马科司五基眼书非则听白却界"
+    "达光放强即像难且权思王象完设式色路记南品住告类求据程北边死张该交规万取拉格望觉术领共确传师观清今"
+    "切院让识候带导争运笔找快写喜欢爱"
+)
+"""The 352 or so commonest characters of modern Chinese: they are written fastest, and photographed most."""
+
+LEVEL = "一二三十土士工王干上下七丁于正五口日"
+"""Characters that are like ruled lines."""
+
+SHARES = {"common": 0.15, "level": 0.03}
+"""How many of the pages have one of these characters, whatever label it was their turn to have."""
+
+QUICK = 0.35
+"""How many of the characters that have them are written in running forms of the whole."""
+
+_SALT, _SALT_OF_MIXTURE, _SALT_OF_LABEL = 77, 78, 79
 _UNIFORMS, _NORMALS = 96, 24
 _LEFT, _UP, _RIGHT, _DOWN = range(4)
 _SHEET = 256  # pixels a side of the sheet of noise, which repeats
@@ -99,6 +120,20 @@ def are_pages(samples: Tensor, seed: int, share: float) -> Tensor:
     return uniform(keyed(seed, samples, samples * 0 + _SALT_OF_MIXTURE), 1)[:, 0] < share
 
 
+def common_labels(labels: Tensor, samples: Tensor, seed: int, characters: str) -> Tensor:
+    """Give a share of the pages' labels int64[B] to characters that pages have often: int64[B], in memory."""
+    chance = uniform(keyed(seed, samples, samples * 0 + _SALT_OF_LABEL), 2)
+    start = 0.0
+    place = {char: label for label, char in enumerate(characters)}
+    for chosen, share in ((COMMON, SHARES["common"]), (LEVEL, SHARES["level"])):
+        known = torch.tensor([place[char] for char in chosen if char in place], dtype=torch.int64)
+        if len(known):
+            mine = (chance[:, 0] >= start) & (chance[:, 0] < start + share)
+            labels = torch.where(mine, known[(chance[:, 1] * len(known)).long()], labels)
+        start += share
+    return labels
+
+
 def draw_crops(
     pen: Generator, labels: Tensor, writers: Tensor, numbers: Tensor, samples: Tensor, *, seed: int, size: int
 ) -> Tensor:
@@ -107,15 +142,15 @@ def draw_crops(
     labels, writers, numbers: as `Generator.draw` takes them. samples: int64[B] in memory, what else is random follows.
     """
     out = torch.empty(len(labels), size, size, dtype=torch.uint8, device=pen.device)
-    for chosen, crops, kept in _groups(pen, labels, writers, numbers, samples, seed):
-        out[chosen] = fit_crops(crops, size, kept)
+    for chosen, crops, kept, strict in _groups(pen, labels, writers, numbers, samples, seed):
+        out[chosen] = fit_crops(crops, size, kept, strict)
     return out[:, None]
 
 
 def _groups(
     pen: Generator, labels: Tensor, writers: Tensor, numbers: Tensor, samples: Tensor, seed: int
-) -> Iterator[tuple[Tensor, Crops, Tensor]]:
-    """Capture the pages, those of one size together: which they are, the crops, whether their paper is kept."""
+) -> Iterator[tuple[Tensor, Crops, Tensor, Tensor]]:
+    """Capture the pages, those of one size together: which they are, and what `fit_crops` takes."""
     key = keyed(seed, samples, samples * 0 + _SALT)
     ends = torch.tensor([share for _, share in CAPTURES]).cumsum(0)
     capture = (uniform(keyed(key, 2), 1) >= ends[:-1]).sum(1)
@@ -124,13 +159,12 @@ def _groups(
         for chosen in members.split(max(1, (1 << 19) // side**2)):
             if len(chosen):
                 parts = (each.index_select(0, chosen) for each in (labels, writers, numbers, key))
-                crops, kept = _capture(pen, *parts, seed=seed, side=side)
-                yield chosen.to(pen.device), crops, kept
+                yield chosen.to(pen.device), *_capture(pen, *parts, seed=seed, side=side)
 
 
 def _capture(
     pen: Generator, labels: Tensor, writers: Tensor, numbers: Tensor, key: Tensor, *, seed: int, side: int
-) -> tuple[Crops, Tensor]:
+) -> tuple[Crops, Tensor, Tensor]:
     """See pages with a camera of `side` pixels, and cut out the character in the middle."""
     count = len(labels)
     chance = _Chance(key.to(pen.device))
@@ -148,7 +182,10 @@ def _capture(
     cos, sin = turning(tilt)
     lie = torch.stack([cos * aspect, lean - sin / aspect, sin * aspect, cos / aspect], 1).view(-1, 2, 2)
 
-    path, hands = pen.write(labels, writers, numbers, seed=seed)
+    # On paper people write faster than in squares, and what they write most the fastest.
+    hurry = torch.where(chance.happens(0.6), chance.between(0, 0.7), 0.0)
+    quick = uniform(keyed(key, 3), 1)[:, 0] < QUICK
+    path, hands = pen.write(labels, writers, numbers, seed=seed, hurry=hurry, quick=quick)
     # Who writes small has the same pens.
     wider = growth(chance.bell(0.55 - side / 200, 0.2)).clamp(0.8, 2.2)
     path = path._replace(width=path.width * wider.index_select(0, path.picture))
@@ -175,7 +212,9 @@ def _capture(
     if len(page):
         on_host, host = side_of.cpu(), page.cpu()
         names = (uniform(keyed(key, torch.arange(10, 14)[:, None]), 1)[..., 0] * pen.classes).long()
-        other, _ = pen.write(names[on_host, host], writers[host], numbers[host], seed=seed)
+        other, _ = pen.write(
+            names[on_host, host], writers[host], numbers[host], seed=seed, hurry=hurry[page], quick=quick[host]
+        )
         owner = page.index_select(0, other.picture)
         offset = offsets[side_of, page].index_select(0, other.picture)
         moved = _laid(other.points - 0.5 + offset, lie, owner)
@@ -191,7 +230,7 @@ def _capture(
     light = _seen(chance, light, strength)
     edges = (origin[:, [0, 1, 0, 1]] + box * scale[:, None]).round().long().clamp(1, side - 1)
     edges = torch.cat([edges[:, :2], torch.maximum(edges[:, 2:], edges[:, :2] + 6)], 1).clamp(max=side)
-    return Crops(light, edges), chance.happens(0.06)
+    return Crops(light, edges), chance.happens(0.04), chance.between(0, 1)
 
 
 def _cut(chance: _Chance, low: Tensor, high: Tensor, extent: Tensor) -> Tensor:
@@ -306,41 +345,58 @@ def _inked(paths: list[tuple[Path, Tensor]], origin: Tensor, scale: Tensor, hand
             column.append(values)
         ahead += len(index) + 1
     x, y, width, ink, number, picture = (torch.cat(column) for column in columns)
-    # The thinnest pen of a coarse picture still leaves what covers a part of a pixel.
-    grey = render(x, y, width, ink, number, picture, hands.grain, hands.spot, hands.soft, size=side)
+    # Ink spreads on paper, not on the camera's pixels: the fewer there are, the less of them.
+    grey = render(x, y, width, ink, number, picture, hands.grain, hands.spot, hands.soft * (side / 112), size=side)
     return (255 - grey.float()) * (1 / 255)
 
 
 def _lines(ruling: Ruling, across: Tensor, down: Tensor, pixel: Tensor) -> Tensor:
     """Return the share of light that printed lines take: float32[B, N, N]. pixel: float32[B], the side of one."""
-    r = Ruling(*(each[:, None, None] for each in ruling))
-    pixel = pixel[:, None, None]
-    half = 0.5 * r.width
+    taken = torch.zeros_like(across)
+    lined = (ruling.dark_u + ruling.dark_v > 0).nonzero().squeeze(1)
+    if len(lined):
+        r, u, v, p = _some(ruling, across, down, pixel, lined)
+        full = r.dark_half + r.dark_slope > 0  # frames of cells whose inner lines are dashed
+        upright = _line(u, r.pitch_u, r.off_u, r.width, p) * torch.where(full, 1.0, _dashed(v, r))
+        pitch = torch.where(r.lone, 50.0, r.pitch_v)
+        level = _line(v, pitch, r.off_v, r.width, p) * torch.where(full, 1.0, _dashed(u, r))
+        taken[lined] = torch.maximum(r.dark_u * upright, r.dark_v * level)
+    halved = (ruling.dark_half > 0).nonzero().squeeze(1)
+    if len(halved):
+        r, u, v, p = _some(ruling, across, down, pixel, halved)
+        upright = _line(u, r.pitch_u, r.off_u + 0.5 * r.pitch_u, r.width, p) * _dashed(v, r)
+        level = _line(v, r.pitch_v, r.off_v + 0.5 * r.pitch_v, r.width, p) * _dashed(u, r)
+        taken[halved] = torch.maximum(taken[halved], r.dark_half * torch.maximum(upright, level))
+    sloped = (ruling.dark_slope > 0).nonzero().squeeze(1)
+    if len(sloped):
+        r, u, v, p = _some(ruling, across, down, pixel, sloped)
+        x, y = (u - r.off_u) * (1 / r.pitch_u), (v - r.off_v) * (1 / r.pitch_v)
+        # Of a diagonal, in sides of its cell, which are about as long as the character's box.
+        one, none = r.pitch_u * 0 + 0.7, r.pitch_u * 0
+        slopes = [_line(each * 0.7, one, none, r.width, p) for each in (x - y, x + y)]
+        taken[sloped] = torch.maximum(taken[sloped], r.dark_slope * torch.maximum(*slopes) * _dashed(u, r))
+    return taken
 
-    def line(place: Tensor, pitch: Tensor, off: Tensor) -> Tensor:
-        """Say how much of a pixel a line covers, 0-1."""
-        turns = (place - off) / pitch
-        far = (turns - (turns + 0.5).floor()).abs() * pitch
-        return ((half - far) / pixel + 0.5).clamp(min=0).minimum(2 * half / pixel).clamp(max=1)
 
-    def dashed(place: Tensor) -> Tensor:
-        turns = place / r.dash.clamp(min=0.02)
-        return torch.where(r.dash > 0, (turns - turns.floor() < r.solid).float(), 1.0)
+def _some(
+    ruling: Ruling, across: Tensor, down: Tensor, pixel: Tensor, index: Tensor
+) -> tuple[Ruling, Tensor, Tensor, Tensor]:
+    """Return what is known of the pictures int64[M], the numbers of each as float32[M, 1, 1]."""
+    one = Ruling(*(each.index_select(0, index)[:, None, None] for each in ruling))
+    return one, across.index_select(0, index), down.index_select(0, index), pixel.index_select(0, index)[:, None, None]
 
-    far = torch.full_like(r.pitch_v, 50.0)
-    solid = r.dark_half + r.dark_slope > 0
-    broken_u, broken_v = dashed(across), dashed(down)
-    taken = r.dark_u * line(across, r.pitch_u, r.off_u) * torch.where(solid, 1.0, broken_v)
-    level = line(down, torch.where(r.lone, far, r.pitch_v), r.off_v)
-    taken = torch.maximum(taken, r.dark_v * level * torch.where(solid, 1.0, broken_u))
-    halves = torch.maximum(
-        line(across, r.pitch_u, r.off_u + 0.5 * r.pitch_u) * broken_v,
-        line(down, r.pitch_v, r.off_v + 0.5 * r.pitch_v) * broken_u,
-    )
-    taken = torch.maximum(taken, r.dark_half * halves)
-    u, v = (across - r.off_u) / r.pitch_u, (down - r.off_v) / r.pitch_v
-    slopes = torch.maximum(line((u - v) * 0.7, u * 0 + 0.7, u * 0), line((u + v) * 0.7, u * 0 + 0.7, u * 0))
-    return torch.maximum(taken, r.dark_slope * slopes * broken_u)
+
+def _line(place: Tensor, pitch: Tensor, off: Tensor, width: Tensor, pixel: Tensor) -> Tensor:
+    """Return how much of a pixel a line covers that comes back after each pitch, 0-1."""
+    turns = place * (1 / pitch) - off / pitch
+    far = (turns - turns.round()).abs_()
+    return (far * (-pitch / pixel)).add_(0.5 * width / pixel + 0.5).clamp_(min=0).minimum((width / pixel).clamp(max=1))
+
+
+def _dashed(place: Tensor, ruling: Ruling) -> Tensor:
+    """Tell where a line has ink, 0 or 1."""
+    turns = place * (1 / ruling.dash.clamp(min=0.02))
+    return torch.where(ruling.dash > 0, (turns - turns.floor() < ruling.solid).float(), 1.0)
 
 
 def _uneven(key: Tensor, salt: int, side: int, knots: int) -> Tensor:
@@ -393,7 +449,7 @@ def _seen(chance: _Chance, light: Tensor, contrast: Tensor) -> Tensor:
     """Blur, sharpen, add noise and compress, as cameras do: float32[B, N, N], 0-1, in 255 steps."""
     side = light.shape[-1]
     # Larger captures of the same page are blurred by more of their pixels.
-    most, passes = {32: (0.14, 2), 40: (0.17, 2), 64: (0.25, 3)}.get(side, (0.3, 5))
+    most, passes = {32: (0.16, 2), 40: (0.2, 2), 56: (0.25, 3)}.get(side, (0.25, 4))
     strength = torch.where(chance.happens(0.85), chance.between(0.0, 1.0), 0.0) * most
     for _ in range(passes):
         light = _softer(light, strength)

@@ -8,6 +8,7 @@ handwriting beside drawn ones, and by what a network that learnt from them could
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from functools import cache
 
@@ -26,8 +27,10 @@ _OF_WRITER, _OF_PICTURE = 1, 2
 class WriterStyles:
     """What is known of the hands of B pictures. All float32[B] if nothing else is said; lengths in sides of the box."""
 
-    def __init__(self, seed: int, writers: Tensor, codes: Tensor, numbers: Tensor) -> None:
-        """writers, codes (code points), numbers: int64[B] on one device."""
+    def __init__(
+        self, seed: int, writers: Tensor, codes: Tensor, numbers: Tensor, hurry: Tensor | float = 0.0
+    ) -> None:
+        """writers, codes (code points), numbers: int64[B] on one device. hurry: 0-1, how much faster than usual."""
         person = keyed(seed, writers)
         self.writer = writer = keyed(person, _OF_WRITER)
         self.key = keyed(person, codes, numbers)
@@ -40,8 +43,8 @@ class WriterStyles:
         always, likings, chances = uniforms(keys, (_UNIFORMS, RULES, 2))
         habit, fixed, mood = habits.unbind(1), always.unbind(1), moods.unbind(1)
 
-        self.speed = (fixed[0] * (0.4 + 0.6 * fixed[1]) + 0.06 * mood[0]).clamp(0, 1)
-        speed = self.speed
+        speed = (fixed[0] * (0.4 + 0.6 * fixed[1]) + 0.06 * mood[0]).clamp(0, 1)
+        self.speed = speed = speed + (1 - speed) * hurry
         care = growth(0.3 * habit[0]) * (0.75 + 0.5 * speed)
         self.care = care.clamp(0.4, 1.8)
 
@@ -109,11 +112,14 @@ class WriterStyles:
         part.__dict__ = {name: values[first:last] for name, values in vars(self).items()}
         return part
 
-    def taken(self, index: Tensor) -> WriterStyles:
-        """Return the hands of the pictures int64[N], in that order."""
-        part = copy(self)
-        part.__dict__ = {name: values.index_select(0, index) for name, values in vars(self).items()}
-        return part
+    @staticmethod
+    def joined(parts: Sequence[WriterStyles], index: Tensor) -> WriterStyles:
+        """Return the hands of several batches, one after the other, then those at int64[N] in that order."""
+        whole = copy(parts[0])
+        whole.__dict__ = {
+            name: torch.cat([vars(part)[name] for part in parts]).index_select(0, index) for name in vars(parts[0])
+        }
+        return whole
 
 
 @cache
