@@ -21,9 +21,9 @@ _STEPS = 256  # entries of its table a pixel
 
 
 class Crops(NamedTuple):
-    """Pictures cut out of photographs: grey float32[B, N, N], 0-1, 1 = white; box int64[B, 4]: left, top, right, bottom.
+    """Pictures cut out of photographs: grey float32[B, N, N], 0-1, 1 = white, and what is seen of them.
 
-    The pixels from left and top up to, not including, right and bottom are seen.
+    box: int64[B, 4], the pixels from left and top up to, not including, right and bottom.
     """
 
     grey: Tensor
@@ -37,7 +37,7 @@ def fit_crops(crops: Crops, size: int, kept: Tensor, strict: Tensor) -> Tensor:
     float32[B], 0-1, how dark beside the darkest ink must be, and beside noise, to be ink.
     """
     ink = torch.where(kept[:, None, None], _with_paper(crops), _without_paper(crops, strict))
-    return _fitted(ink * 255, crops.box, size)
+    return fit_ink(ink * 255, crops.box, size)
 
 
 def inside(box: Tensor, side: int) -> Tensor:
@@ -137,7 +137,7 @@ def _median_of(values: Tensor, chosen: Tensor, nothing: float) -> Tensor:
     return torch.where(count > 0, middle, nothing)
 
 
-def _fitted(ink: Tensor, box: Tensor, size: int) -> Tensor:
+def fit_ink(ink: Tensor, box: Tensor, size: int) -> Tensor:
     """Do what `hcr.preprocess.fit.fit_squares` does, with ink float32[B, N, N], 0-255, none outside of the box."""
     side = ink.shape[-1]
     ink = ink.round()
@@ -145,9 +145,7 @@ def _fitted(ink: Tensor, box: Tensor, size: int) -> Tensor:
     low, high = zip(*(_extent(ink.amax(axis) > 0) for axis in (1, 2)), strict=True)
     across, down = (end - start for start, end in zip(low, high, strict=True))
     scale = inner / torch.maximum(across, down).clamp(min=1)
-    weights = [
-        _resampling(start, length, scale, side, size) for start, length in zip(low, (across, down), strict=True)
-    ]
+    weights = [_resampling(start, length, scale, side, size) for start, length in zip(low, (across, down), strict=True)]
     # Pillow keeps bytes between the two passes.
     rows = (ink @ weights[0].transpose(1, 2)).round().clamp(0, 255)
     squares = (weights[1] @ rows).round().clamp(0, 255)
@@ -155,7 +153,7 @@ def _fitted(ink: Tensor, box: Tensor, size: int) -> Tensor:
 
 
 def _extent(filled: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the first place of bool[B, N] that is filled, and the one after the last: float32[B]; all where none is."""
+    """Return the first place of bool[B, N] that is filled, and the one after the last; all of them where none is."""
     place = torch.arange(filled.shape[1], device=filled.device, dtype=torch.float32)
     first = torch.where(filled, place, torch.inf).amin(1)
     last = torch.where(filled, place, -1).amax(1) + 1

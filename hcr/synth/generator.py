@@ -83,7 +83,8 @@ class Generator:
         """
         quick = quick & (self.quick.count[labels] > 0)
         parts = [(~quick).nonzero().squeeze(1), quick.nonzero().squeeze(1)]
-        paths, all_hands = [], []
+        paths: list[Path] = []
+        all_hands: list[WriterStyles] = []
         for index, written in zip(parts, (self._write, self.quick.write), strict=True):
             if len(index):
                 there = index.to(self.device, non_blocking=True)

@@ -11,7 +11,7 @@ Lengths are in sides of a character's box, unless pixels are named.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from hcr.synth.fitting import Crops, fit_crops
 from hcr.synth.generator import Generator
 from hcr.synth.render import render
 from hcr.synth.rng import growth, keyed, normal, turning, uniform
+from hcr.synth.style import WriterStyles
 from hcr.synth.trajectory import Path
 
 CAPTURES = ((32, 0.27), (40, 0.25), (56, 0.26), (80, 0.22))
@@ -88,11 +89,6 @@ class _Chance:
     def bell(self, mean: float, spread: float) -> Tensor:
         return mean + spread * next(self._normal)
 
-    def choice(self, *shares: float) -> Tensor:
-        """Return which of the shares it is: int64[B]."""
-        ends = torch.tensor(shares).cumsum(0) / sum(shares)
-        return (next(self._uniform)[:, None] >= ends[:-1]).sum(1)
-
 
 class Ruling(NamedTuple):
     """What is printed on the paper, float32[B] each: lines at off_u + k * pitch_u across, at off_v + k * pitch_v down.
@@ -142,28 +138,50 @@ def draw_crops(
     labels, writers, numbers: as `Generator.draw` takes them. samples: int64[B] in memory, what else is random follows.
     """
     out = torch.empty(len(labels), size, size, dtype=torch.uint8, device=pen.device)
-    for chosen, crops, kept, strict in _groups(pen, labels, writers, numbers, samples, seed):
+    for chosen, crops, kept, strict in capture_pages(pen, labels, writers, numbers, samples, seed=seed):
         out[chosen] = fit_crops(crops, size, kept, strict)
     return out[:, None]
 
 
-def _groups(
-    pen: Generator, labels: Tensor, writers: Tensor, numbers: Tensor, samples: Tensor, seed: int
+def papers_of(samples: Tensor, seed: int) -> Tensor:
+    """Return which of PAPERS each sample is on, if it is on a page: int64[B]."""
+    return _choice(uniform(keyed(_key(samples, seed), 4), 1)[:, 0], tuple(PAPERS.values()))
+
+
+def _key(samples: Tensor, seed: int) -> Tensor:
+    return keyed(seed, samples, samples * 0 + _SALT)
+
+
+def _choice(chance: Tensor, shares: Sequence[float]) -> Tensor:
+    """Return which of the shares, whose sum is 1, a chance falls into: int64[B]."""
+    return (chance[:, None] >= torch.tensor(shares).cumsum(0)[:-1]).sum(1)
+
+
+def capture_pages(
+    pen: Generator, labels: Tensor, writers: Tensor, numbers: Tensor, samples: Tensor, *, seed: int
 ) -> Iterator[tuple[Tensor, Crops, Tensor, Tensor]]:
-    """Capture the pages, those of one size together: which they are, and what `fit_crops` takes."""
-    key = keyed(seed, samples, samples * 0 + _SALT)
-    ends = torch.tensor([share for _, share in CAPTURES]).cumsum(0)
-    capture = (uniform(keyed(key, 2), 1) >= ends[:-1]).sum(1)
+    """See the pages with cameras, those of one size together: which they are, int64[b], and what `fit_crops` takes."""
+    key = _key(samples, seed)
+    capture = _choice(uniform(keyed(key, 2), 1)[:, 0], [share for _, share in CAPTURES])
+    paper = papers_of(samples, seed)
     for number, (side, _) in enumerate(CAPTURES):
         members = (capture == number).nonzero().squeeze(1)
         for chosen in members.split(max(1, (1 << 19) // side**2)):
             if len(chosen):
-                parts = (each.index_select(0, chosen) for each in (labels, writers, numbers, key))
+                parts = (each.index_select(0, chosen) for each in (labels, writers, numbers, key, paper))
                 yield chosen.to(pen.device), *_capture(pen, *parts, seed=seed, side=side)
 
 
 def _capture(
-    pen: Generator, labels: Tensor, writers: Tensor, numbers: Tensor, key: Tensor, *, seed: int, side: int
+    pen: Generator,
+    labels: Tensor,
+    writers: Tensor,
+    numbers: Tensor,
+    key: Tensor,
+    paper: Tensor,
+    *,
+    seed: int,
+    side: int,
 ) -> tuple[Crops, Tensor, Tensor]:
     """See pages with a camera of `side` pixels, and cut out the character in the middle."""
     count = len(labels)
@@ -171,7 +189,7 @@ def _capture(
     upright = chance.happens(0.15)
     pitch = growth(chance.bell(0.02, 0.09)) * chance.between(0.92, 1.12)
     apart = chance.between(1.05, 1.7)
-    kind = chance.choice(*PAPERS.values())
+    kind = paper.to(pen.device)
     ruling = _rule(chance, kind, pitch, apart, upright)
     celled = (ruling.pitch_u > 0.85) & (ruling.dark_u > 0) & (kind != list(PAPERS).index("form"))
     pitch = torch.where(celled, ruling.pitch_u, pitch)
@@ -274,7 +292,8 @@ def _rule(chance: _Chance, kind: Tensor, pitch: Tensor, apart: Tensor, upright: 
     anywhere = chance.between(0, 1)
     aside = chance.bell(0, 0.05), chance.bell(0, 0.05)
     ruled = named["ruled"] | named["underlined"]
-    off_u = torch.where(squares, 0.5 * pitch_u + aside[0], torch.where(form | named["graph"], anywhere * pitch_u, low_line))
+    off_u = torch.where(named["graph"], anywhere * pitch_u, low_line)
+    off_u = torch.where(squares, 0.5 * pitch_u + aside[0], off_u)
     # Where a wide box stands about a character is anywhere, but not through it.
     off_u = torch.where(form, 0.5 * pitch_u + (anywhere - 0.5) * (pitch_u - 0.95).clamp(min=0), off_u)
     off_v = torch.where(ruled, low_line, 0.5 * pitch_v + aside[1])
@@ -325,7 +344,7 @@ def _bounds(points: Tensor, reach: Tensor, picture: Tensor, count: int) -> tuple
     return -most[:, :2], most[:, 2:]
 
 
-def _inked(paths: list[tuple[Path, Tensor]], origin: Tensor, scale: Tensor, hands: object, side: int) -> Tensor:
+def _inked(paths: list[tuple[Path, Tensor]], origin: Tensor, scale: Tensor, hands: WriterStyles, side: int) -> Tensor:
     """Let the pens write: float32[B, side, side], the share of light that the ink takes, 0-1."""
     columns: list[list[Tensor]] = [[], [], [], [], [], []]
     ahead = 0
@@ -466,8 +485,9 @@ def _softer(light: Tensor, strength: Tensor) -> Tensor:
     """Mix each pixel with those beside it, then with those above and below: by strength each, 0-0.33."""
     share = strength[:, None, None]
     for axis in (1, 2):
-        before = torch.cat([light.narrow(axis, 0, 1), light.narrow(axis, 0, light.shape[axis] - 1)], axis)
-        after = torch.cat([light.narrow(axis, 1, light.shape[axis] - 1), light.narrow(axis, light.shape[axis] - 1, 1)], axis)
+        length = light.shape[axis] - 1
+        before = torch.cat([light.narrow(axis, 0, 1), light.narrow(axis, 0, length)], axis)
+        after = torch.cat([light.narrow(axis, 1, length), light.narrow(axis, length, 1)], axis)
         light = light + share * (before + after - 2 * light)
     return light
 

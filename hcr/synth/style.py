@@ -27,9 +27,7 @@ _OF_WRITER, _OF_PICTURE = 1, 2
 class WriterStyles:
     """What is known of the hands of B pictures. All float32[B] if nothing else is said; lengths in sides of the box."""
 
-    def __init__(
-        self, seed: int, writers: Tensor, codes: Tensor, numbers: Tensor, hurry: Tensor | float = 0.0
-    ) -> None:
+    def __init__(self, seed: int, writers: Tensor, codes: Tensor, numbers: Tensor, hurry: Tensor | float = 0.0) -> None:
         """writers, codes (code points), numbers: int64[B] on one device. hurry: 0-1, how much faster than usual."""
         person = keyed(seed, writers)
         self.writer = writer = keyed(person, _OF_WRITER)

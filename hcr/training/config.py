@@ -22,7 +22,8 @@ class TrainConfig:
 
     draw: pictures of an epoch, drawn as they are needed; 0 for a pack's training split. charset: the characters that
     are drawn, a name or file as Charset.named takes it; "" for a pack's. font: font files in whose forms some of the
-    drawn writers write. pages: the share of the drawn pictures that are cut out of drawn pages. teacher: a checkpoint or released weights whose answers are learnt, too; "" for labels alone.
+    drawn writers write. pages: the share of the drawn pictures that are cut out of drawn pages.
+    teacher: a checkpoint or released weights whose answers are learnt, too; "" for labels alone.
     arch: a backbone's name. size: pixels a side, the pack's. epochs: passes over the training split.
     batch_size: pictures a step, over all processes. accumulate: parts in which each process computes its pictures of a
     step, one after the other, where memory is short; batch norm sees a part at a time.

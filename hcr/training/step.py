@@ -21,8 +21,8 @@ from hcr.feed.augment import augment
 from hcr.feed.degrade import degrade
 from hcr.feed.sampler import Batch
 from hcr.models import load_recognizer
-from hcr.synth.pages import are_pages
 from hcr.models.released import weights_digest
+from hcr.synth.pages import are_pages
 from hcr.training.config import TrainConfig
 from hcr.training.distributed import Processes
 from hcr.training.state import TrainState
