@@ -16,12 +16,14 @@ from torch import Tensor
 class Batch(NamedTuple):
     """images uint8[B, 1, S, S] (255 = paper), labels int64[B], index int64[B].
 
-    index: positions in the pack, or the numbers of drawn samples.
+    index: positions in the pack, or the numbers of drawn samples. clean: what a teacher is shown instead of the images,
+    uint8[B, 1, S, S]; None where that is the images themselves.
     """
 
     images: Tensor
     labels: Tensor
     index: Tensor  # type: ignore[assignment]  # hides tuple.index; torch pins named tuples, but no dataclass
+    clean: Tensor | None = None
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:

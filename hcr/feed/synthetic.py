@@ -37,6 +37,7 @@ class SyntheticBatches:
     Each character comes once in as many samples as there are characters, in an order of its own each time, and each
     sample is by another one of `writers`; when those are used up they write again, otherwise. size: pixels a side.
     fonts: files in whose forms some of the writers write. pages: the share of samples that are cut out of pages.
+    taught: whether batches hold what a teacher is shown: the same characters by the same hands, not on a page.
 
     Raises: DataError for a character without strokes, for what is no font of these characters.
     """
@@ -52,8 +53,9 @@ class SyntheticBatches:
         device: str = "cpu",
         fonts: Sequence[Path] = (),
         pages: float = 0.0,
+        taught: bool = False,
     ) -> None:
-        self.pages, self.characters = pages, characters
+        self.pages, self.taught, self.characters = pages, taught, characters
         self.classes, self.batches, self.writers = len(characters), batches, writers
         self.seed, self.size, self.device = seed, size, device
         self._pen = _pen(characters, device, tuple(fonts))
@@ -64,32 +66,35 @@ class SyntheticBatches:
     def __iter__(self) -> Iterator[Batch]:
         for several in self._together():
             index = np.concatenate(several)
-            labels = torch.from_numpy(_labels(index, self.classes, self.seed))
+            samples, labels = torch.from_numpy(index), torch.from_numpy(_labels(index, self.classes, self.seed))
             rounds, places = np.divmod(index, len(self.writers))
             writers, numbers = torch.from_numpy(self.writers.start + places), torch.from_numpy(rounds)
-            samples = torch.from_numpy(index)
+            paged = are_pages(samples, self.seed, self.pages)
             if self.pages:
-                paged = are_pages(samples, self.seed, self.pages)
                 labels = torch.where(paged, common_labels(labels, samples, self.seed, self.characters), labels)
-            images = self._draw(labels, writers, numbers, samples)
+            images, clean = self._draw(labels, writers, numbers, samples, paged)
             sizes = [len(batch) for batch in several]
-            parts = images.split(sizes), labels.to(self.device).split(sizes), torch.from_numpy(index).split(sizes)
-            yield from map(Batch, *parts)
+            parts = [each.split(sizes) for each in (images, labels.to(self.device), samples, clean)]
+            for *batch, shown in zip(*parts, strict=True):
+                yield Batch(*batch, shown if self.taught else None)
 
-    def _draw(self, labels: Tensor, writers: Tensor, numbers: Tensor, samples: Tensor) -> Tensor:
-        paged = are_pages(samples, self.seed, self.pages)
-        images = torch.empty(len(labels), 1, self.size, self.size, dtype=torch.uint8, device=self.device)
-        for chosen, is_page in ((~paged, False), (paged, True)):
-            index = chosen.nonzero().squeeze(1)
-            if not len(index):
-                continue
-            who = labels[index], writers[index], numbers[index]
-            images[index.to(self.device)] = (
-                draw_crops(self._pen, *who, samples[index], seed=self.seed, size=self.size)
-                if is_page
-                else self._pen.draw(*who, seed=self.seed, size=self.size)
-            )
-        return images
+    def _draw(
+        self, labels: Tensor, writers: Tensor, numbers: Tensor, samples: Tensor, paged: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Draw the pictures and, for those that are cut out of pages, what the same hands write without a page.
+
+        That is left white where nobody is taught by it.
+        """
+        size = self.size
+        clean = torch.full((len(labels), 1, size, size), 255, dtype=torch.uint8, device=self.device)
+        plain = torch.arange(len(labels)) if self.taught else (~paged).nonzero().squeeze(1)
+        who = labels[plain], writers[plain], numbers[plain]
+        clean[plain.to(self.device)] = self._pen.draw(*who, seed=self.seed, size=size)
+        images = clean.clone()
+        index = paged.nonzero().squeeze(1)
+        who = labels[index], writers[index], numbers[index]
+        images[index.to(self.device)] = draw_crops(self._pen, *who, samples[index], seed=self.seed, size=size)
+        return images, clean
 
     def _together(self) -> Iterator[list[np.ndarray]]:
         """Return the index of the batches that are drawn at once."""

@@ -30,7 +30,7 @@ from hcr.synth.trajectory import Path
 CAPTURES = ((32, 0.27), (40, 0.25), (56, 0.26), (80, 0.22))
 """Pixels a side of what a camera sees of a page, and how many of the pictures have so many.
 
-The crop takes 0.6 to 1 of it, less RIM: 16 to 74 pixels.
+The crop takes 0.68 to 1 of it, less RIM: 18 to 74 pixels.
 """
 RIM = 6
 
@@ -201,11 +201,11 @@ def _capture(
     lie = torch.stack([cos * aspect, lean - sin / aspect, sin * aspect, cos / aspect], 1).view(-1, 2, 2)
 
     # On paper people write faster than in squares, and what they write most the fastest.
-    hurry = torch.where(chance.happens(0.6), chance.between(0, 0.7), 0.0)
+    hurry = torch.where(chance.happens(0.5), chance.between(0, 0.6), 0.0)
     quick = uniform(keyed(key, 3), 1)[:, 0] < QUICK
     path, hands = pen.write(labels, writers, numbers, seed=seed, hurry=hurry, quick=quick)
     # Who writes small has the same pens.
-    wider = growth(chance.bell(0.55 - side / 200, 0.2)).clamp(0.8, 2.2)
+    wider = growth(chance.bell(0.22 - side / 400, 0.18)).clamp(0.7, 1.7)
     path = path._replace(width=path.width * wider.index_select(0, path.picture))
     points = _laid(path.points - 0.5, lie, path.picture)
     low, high = _bounds(points, 0.5 * path.width[:, None], path.picture, count)
@@ -214,7 +214,7 @@ def _capture(
 
     # As much of the capture as the crop takes.
     longest = torch.maximum(box[:, _RIGHT] - box[:, _LEFT], box[:, _DOWN] - box[:, _UP])
-    scale = (side - RIM) * chance.between(0.6, 1) / longest.clamp(min=0.2)
+    scale = (side - RIM) * chance.between(0.68, 1) / longest.clamp(min=0.2)
     stray = torch.stack([chance.between(-2, 2), chance.between(-2, 2)], 1)
     origin = side / 2 + stray - 0.5 * (box[:, :2] + box[:, 2:]) * scale[:, None]
 
@@ -242,7 +242,7 @@ def _capture(
     across, down = _places(lie, origin, scale, side)
     light = _paper(chance, side, count) * (1 - _lines(ruling, across, down, 1 / scale))
     flow = 1 - chance.between(0, 0.5).square()[:, None, None] * _uneven(key.to(pen.device), 21, side, 6).abs()
-    strength = torch.where(chance.happens(0.1), chance.between(0.25, 0.5), chance.between(0.5, 0.98))
+    strength = torch.where(chance.happens(0.1), chance.between(0.3, 0.55), chance.between(0.55, 0.98))
     light = light * (1 - strength[:, None, None] * flow * ink)
     light = _lit(chance, light, across, down, box, lie)
     light = _seen(chance, light, strength)
@@ -447,13 +447,13 @@ def _lit(chance: _Chance, light: Tensor, across: Tensor, down: Tensor, box: Tens
     def wide(values: Tensor) -> Tensor:
         return values[:, None, None]
 
-    slope = wide(torch.where(chance.happens(0.5), chance.between(0, 0.3), 0.0))
+    slope = wide(torch.where(chance.happens(0.5), chance.between(0, 0.25), 0.0))
     light = light * (1 - slope * ramp(-0.2, 0.2).clamp(-1, 1))
-    depth = wide(torch.where(chance.happens(0.14), chance.between(0.1, 0.5), 0.0))
-    light = light * (1 - depth * (ramp(-0.5, 0.5) / wide(chance.between(0.05, 0.5)) + 0.5).clamp(0, 1))
+    depth = wide(torch.where(chance.happens(0.12), chance.between(0.08, 0.35), 0.0))
+    light = light * (1 - depth * (ramp(-0.5, 0.5) / wide(chance.between(0.15, 0.6)) + 0.5).clamp(0, 1))
     crease = wide(torch.where(chance.happens(0.05), chance.between(-0.25, 0.15), 0.0))
     light = light * (1 + crease * (1 - ramp(-0.5, 0.5).abs() / wide(chance.between(0.01, 0.05))).clamp(min=0))
-    beyond = torch.where(chance.happens(0.05), chance.between(0.52, 0.8), 9.0)
+    beyond = torch.where(chance.happens(0.04), chance.between(0.56, 0.85), 9.0)
     x, y = chance.bell(0, 1), chance.bell(0, 1)
     # A sheet ends along its lines, more or less.
     level = x.abs() > y.abs()
@@ -468,15 +468,15 @@ def _seen(chance: _Chance, light: Tensor, contrast: Tensor) -> Tensor:
     """Blur, sharpen, add noise and compress, as cameras do: float32[B, N, N], 0-1, in 255 steps."""
     side = light.shape[-1]
     # Larger captures of the same page are blurred by more of their pixels.
-    most, passes = {32: (0.16, 2), 40: (0.2, 2), 56: (0.25, 3)}.get(side, (0.25, 4))
+    most, passes = {32: (0.1, 2), 40: (0.14, 2), 56: (0.22, 2)}.get(side, (0.25, 3))
     strength = torch.where(chance.happens(0.85), chance.between(0.0, 1.0), 0.0) * most
     for _ in range(passes):
         light = _softer(light, strength)
     amount = torch.where(chance.happens(0.4), chance.between(0.2, 1.6), 0.0)[:, None, None]
     light = light + amount * (light - _softer(light, torch.full_like(strength, 0.25)))
-    noise = torch.where(chance.happens(0.6), chance.between(0.0, 1.0).square() * 0.05 * contrast, 0.0)
+    noise = torch.where(chance.happens(0.6), chance.between(0.0, 1.0).square() * 0.04 * contrast, 0.0)
     light = light + noise[:, None, None] * _noise(chance.between(0, _SHEET**2).long(), side)
-    light = _compressed(light, torch.where(chance.happens(0.8), 0.3 + 1.6 * chance.between(0, 1).square(), 0.0))
+    light = _compressed(light, torch.where(chance.happens(0.8), 0.3 + 1.4 * chance.between(0, 1).square(), 0.0))
     gain = chance.between(0.95, 1.12)[:, None, None]
     return (light * gain * 255).round().clamp(0, 255) * (1 / 255)
 

@@ -205,7 +205,16 @@ def _drawn(config: TrainConfig, charset: Charset) -> dict[str, Split]:
     """Return what is drawn: to learn from by the run's seed, to judge by the same for all runs."""
     judged, fonts = max(1, min(JUDGED, config.draw // 4)), tuple(map(Path, config.font))
     return {
-        "train": SyntheticSplit(charset, config.draw, TRAINING_WRITERS, config.seed, config.size, fonts, config.pages),
+        "train": SyntheticSplit(
+            charset,
+            config.draw,
+            TRAINING_WRITERS,
+            config.seed,
+            config.size,
+            fonts,
+            config.pages,
+            taught=bool(config.pages and config.teacher),
+        ),
         "val": SyntheticSplit(charset, judged, VALIDATION_WRITERS, 0, config.size, fonts),
     }
 

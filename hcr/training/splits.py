@@ -77,6 +77,7 @@ class SyntheticSplit:
     size: int
     fonts: tuple[Path, ...] = ()
     pages: float = 0.0
+    taught: bool = False
 
     def __post_init__(self) -> None:
         table = StrokeTable.load()
@@ -110,6 +111,7 @@ class SyntheticSplit:
             device=execution.device,
             fonts=self.fonts,
             pages=self.pages,
+            taught=self.taught,
         )
 
 

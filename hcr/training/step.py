@@ -36,6 +36,8 @@ from hcr.training.state import TrainState
 TEMPERATURE = 2.0
 # Share of the teacher's answers in the loss; the labels have the rest.
 SHARE = 0.9
+# The same where pages are drawn: what is on them beside clean characters the teacher has not learnt.
+SHARE_OF_PAGES = 0.7
 
 
 class Teacher(nn.Module):
@@ -70,14 +72,14 @@ class Teacher(nn.Module):
             return logits.index_select(1, self.labels)
 
 
-def distilled(loss: Tensor, logits: Tensor, answers: Tensor) -> Tensor:
+def distilled(loss: Tensor, logits: Tensor, answers: Tensor, share: float = SHARE) -> Tensor:
     """Mix the `loss` by labels with how far `logits` are from a teacher's `answers`; all are sums over the pictures.
 
-    logits, answers: float32[B, C], whatever the precision of the networks.
+    logits, answers: float32[B, C], whatever the precision of the networks. share: of the answers, 0-1.
     """
     own, taught = (F.log_softmax(each / TEMPERATURE, 1) for each in (logits, answers))
     far = F.kl_div(own, taught, reduction="sum", log_target=True)
-    return (1 - SHARE) * loss + SHARE * TEMPERATURE**2 * far
+    return (1 - share) * loss + share * TEMPERATURE**2 * far
 
 
 _MANTISSA = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -132,7 +134,8 @@ class Stepper:
         torch.manual_seed((self._seed() * 1_000_003 + state.step) % (1 << 63))
         _copy(self._buffers, self._kept)
         state.optimizer.zero_grad(set_to_none=True)
-        loss, correct = self._gradients(images, batch.labels)
+        shown = images if batch.clean is None else batch.clean
+        loss, correct = self._gradients(images, batch.labels, shown)
         state.scaler.unscale_(state.optimizer)
         norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         finite = torch.isfinite(loss)
@@ -155,12 +158,16 @@ class Stepper:
             state.tally.samples += len(images)
         return [bad, *agreed]
 
-    def _gradients(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the gradients of the mean loss; return the sum of losses and the number of correct answers."""
+    def _gradients(self, images: Tensor, labels: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the gradients of the mean loss; return the sum of losses and the number of correct answers.
+
+        shown: the pictures whose answers the teacher gives.
+        """
         config, scaler, count = self.config, self.state.scaler, len(labels)
         parts = min(config.accumulate, count)
         loss, correct = [], []
-        for part, (some, named) in enumerate(zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)):
+        split = [each.tensor_split(parts) for each in (images, labels, shown)]
+        for part, (some, named, clean) in enumerate(zip(*split, strict=True)):
             # Gradients are exchanged once a step, with the last part.
             waits = isinstance(self._network, DistributedDataParallel) and part < parts - 1
             with self._network.no_sync() if waits else nullcontext():  # type: ignore[operator]
@@ -168,7 +175,9 @@ class Stepper:
                     logits = self._forward(some)
                     total = F.cross_entropy(logits, named, label_smoothing=config.label_smoothing, reduction="sum")
                     if self._teacher is not None:
-                        total = distilled(total, logits, self._teacher(some))
+                        total = distilled(
+                            total, logits, self._teacher(clean), SHARE_OF_PAGES if config.pages else SHARE
+                        )
                 scaler.scale(total / count).backward()
             loss.append(total.detach())
             correct.append((logits.detach().argmax(1) == named).sum())

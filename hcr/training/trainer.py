@@ -45,7 +45,7 @@ IN_ROW, HALVINGS = 3, 2
 def keep_batch(run: Path, step: int, rank: int, batch: Batch) -> Path:
     """Write the batch after which a run gave up: images uint8[B, 1, S, S], labels and index int64[B], as .npz."""
     path = run / f"not-finite-step-{step:08d}{f'-process-{rank}' if rank else ''}.npz"
-    arrays = {name: tensor.cpu().numpy() for name, tensor in batch._asdict().items()}
+    arrays = {name: tensor.cpu().numpy() for name, tensor in batch._asdict().items() if tensor is not None}
     with atomic_write(path) as file:
         np.savez_compressed(file, **arrays)
     return path
