@@ -23,6 +23,7 @@ from hcr.layout import checkpoints
 from hcr.models import Recognizer, load_recognizer, read_checkpoint
 from hcr.models.released import weights_digest, write_released
 from hcr.preprocess.fit import PREPROCESSING
+from hcr.synth.pages import are_pages
 from hcr.training import Execution, train
 from hcr.training.distributed import Processes
 from hcr.training.setup import RunSetup, set_up_run
@@ -32,7 +33,7 @@ from tests.runs import GIVEN, Watcher, end_of, require_equal
 # What the teacher knows; the student's labels 0 to 3 are its 2, 4, 7 and 9.
 MORE = Charset("一二十丁厂七口日永我的")
 FEW = Charset("".join(MORE[label] for label in (2, 4, 7, 9)))
-DRAW = {"draw": 80, "size": 32, "epochs": 2}
+DRAW = {"draw": 80, "size": 32, "epochs": 2, "pages": 0.0}
 
 
 def pictures(count: int = 40) -> Batch:
@@ -96,6 +97,25 @@ def test_the_loss_of_a_step_is_the_formula(folder: Path, parts: int) -> None:
     expected = -0.1 * (named * log_softmax(own)).sum() + 0.9 * 2**2 * (np.exp(p) * (p - q)).sum()
     stepper = Stepper(plan.config, state, Processes(), plan.teacher, compiled=False)
     stepper.take(batch, 1e-3)
+    assert float(state.tally.loss) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_teacher_is_shown_what_is_on_a_page_without_the_page(folder: Path) -> None:
+    teacher = best(folder, "teacher")
+    plan = planned(folder, teacher=str(teacher), augmentation=False, dropout=0.0, pages=0.5)
+    feed = plan.splits["train"].feed(SequentialBatches(20, 20), Execution())
+    (batch,) = feed
+    paged = are_pages(batch.index, plan.config.seed, 0.5)
+    assert torch.equal(batch.images[~paged], batch.clean[~paged])
+    assert (batch.images[paged] != batch.clean[paged]).flatten(1).any(1).all()
+    state = plan.state(None, Watcher())
+    state.model.train()
+    theirs = answers(load_recognizer(teacher), batch.clean)[:, [MORE.label(char) for char in FEW.characters]]
+    own = answers(state.model, batch.images)
+    named = np.eye(len(FEW))[batch.labels.numpy()] * 0.9 + 0.1 / len(FEW)
+    p, q = log_softmax(theirs / 2), log_softmax(own / 2)
+    expected = -0.3 * (named * log_softmax(own)).sum() + 0.7 * 2**2 * (np.exp(p) * (p - q)).sum()
+    Stepper(plan.config, state, Processes(), plan.teacher, compiled=False).take(batch, 1e-3)
     assert float(state.tally.loss) == pytest.approx(expected, rel=1e-4)
     assert float(state.tally.correct) == (own.argmax(1) == batch.labels.numpy()).sum()
 

@@ -32,6 +32,7 @@ from hcr.synth import Generator, ragged
 from hcr.synth.fonts.glyphs import font_digest, make_forms, read_font
 from hcr.synth.generator import SHARE
 from hcr.training import Execution, train
+from hcr.training.setup import PAGES
 from tests.runs import GIVEN, Watcher, end_of, load_script, require_equal
 
 SCRIPT = Path(__file__).parents[1] / "pipelines" / "fetch_fonts.py"
@@ -285,7 +286,7 @@ def test_a_stopped_run_with_fonts_ends_like_one_that_was_not(
         run_drawn(run, charset, [font], watcher)
     train({}, None, run, Execution(workers=0), Watcher(), resume=True)
     require_equal(end_of(run), end_of(uncut))
-    assert end_of(run)[0]["pack"] == {name: generator_digest([font]) for name in ("train", "val")}
+    assert end_of(run)[0]["pack"] == {"train": generator_digest([font], PAGES), "val": generator_digest([font])}
     assert generator_digest([font]) == f"{generator_digest()}, fonts {font_digest(font)}"
 
 
@@ -302,7 +303,8 @@ def test_a_run_goes_on_with_its_fonts_alone(uncut: Path, charset: str, font: Pat
     shutil.copy(other, mine)
     message = refused(lambda: train({}, None, run, Execution(workers=0), Watcher(), resume=True))
     assert message.startswith(
-        f"{run}: was drawn by {generator_digest([font])}, and here is {generator_digest([other])}, which draws"
+        f"{run}: was drawn by {generator_digest([font], PAGES)}, and here is {generator_digest([other], PAGES)}, which "
+        "draws"
     )
     mine.unlink()
     assert f"{mine}: cannot read this font" in refused(

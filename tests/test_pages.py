@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from torch import Tensor
 
+from hcr.cli.data import main
+from hcr.feed import synthetic as feed
 from hcr.feed.sampler import EndlessBatches
 from hcr.feed.synthetic import TRAINING_WRITERS, SyntheticBatches
 from hcr.preprocess.fit import fit_square, to_paper
@@ -221,3 +224,20 @@ def test_photographs_are_fitted_alike() -> None:
         dark = square < 128, fit_square(to_paper(image), 64) < 128
         agreed.append((dark[0] & dark[1]).sum() / max(1, (dark[0] | dark[1]).sum()))
     assert np.median(agreed) > 0.7
+
+
+def test_a_sheet_shows_crops_above_what_a_network_sees(tmp_path: Path) -> None:
+    file = tmp_path / "few.txt"
+    file.write_text("\n".join(CHARACTERS), "utf-8")
+    out = tmp_path / "sheet.png"
+    done = CliRunner().invoke(main, ["pages", "--charset", str(file), "--count", "20", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    sheet = np.asarray(Image.open(out))
+    side = max(side for side, _ in CAPTURES)
+    assert sheet.shape == (2 * (side + 68) + 2, 16 * (side + 2) + 2)
+    assert f"{sheet.shape[1]} × {sheet.shape[0]} pixels" in done.output
+    labels = common_labels(torch.from_numpy(feed._labels(np.arange(20), 10, 0)), torch.arange(20), 0, CHARACTERS)
+    place = torch.arange(20)
+    drawn = draw_crops(Generator(CHARACTERS), labels, place + TRAINING_WRITERS.start, place * 0, place, seed=0, size=64)
+    top, left = 2 + (side + 68) + side + 2, 2 + (side - 64) // 2
+    assert np.array_equal(sheet[top : top + 64, left : left + 64], drawn[16, 0].numpy())

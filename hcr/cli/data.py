@@ -201,6 +201,29 @@ def show(pack: Path, split: str, char: str | None, writer: str | None, count: in
 
 
 @main.command()
+@click.option("--charset", default="level1", show_default=True, help="What is drawn: level1, gb2312, or a FILE.")
+@click.option("--count", type=click.IntRange(1, 4096), default=128, show_default=True, help="Pictures.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Other seeds are other pages.")
+@click.option("--out", type=click.Path(path_type=Path), default="sheet.png", show_default=True, help="The PNG.")
+def pages(charset: str, count: int, seed: int, out: Path) -> None:
+    """Write a contact sheet of drawn pages, as hcr-train --draw has them: the crop, and below it what a network sees.
+
+    \b
+    hcr-data pages --count 64 --seed 1
+    """
+    from PIL import Image
+
+    from hcr.charset import Charset
+    from hcr.feed.synthetic import page_sheet
+    from hcr.files import atomic_write
+
+    sheet = page_sheet(Charset.named(charset).characters, count, seed)
+    with atomic_write(out) as file:
+        Image.fromarray(sheet).save(file, "PNG")
+    click.echo(f"{out}: {sheet.shape[1]} × {sheet.shape[0]} pixels")
+
+
+@main.command()
 @click.argument("pack", type=click.Path(path_type=Path))
 @click.option("--to", "kind", type=click.Choice(["hdf5", "npy", "png", "gnt"]), required=True, help="The format.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The file (hdf5) or folder to write.")

@@ -20,15 +20,17 @@ from torch import Tensor
 from hcr.feed.sampler import Batch, SequentialBatches, TrainingBatches, epoch_order
 from hcr.synth import GENERATOR_VERSION, Generator
 from hcr.synth.fonts.glyphs import font_digest
-from hcr.synth.pages import are_pages, common_labels, draw_crops
+from hcr.synth.pages import CAPTURES, PAGES_VERSION, are_pages, capture_pages, common_labels, draw_crops
 
 # Numbers below these are left to corpora drawn as files.
 TRAINING_WRITERS = range(1 << 30, 1 << 31)
 VALIDATION_WRITERS = range(1 << 31, 1 << 32)
 
 # Pictures. On a GPU a thousand calls draw a small batch in the time of a large one, so several are drawn at once.
-_AT_ONCE = {"cpu": 512}
+_AT_ONCE = {"cpu": 1}
 _AT_ONCE_ELSEWHERE = 8192
+# Pages take many calls, and a third of the time where so many are drawn with each.
+_PAGES_AT_ONCE = 512
 
 
 class SyntheticBatches:
@@ -99,6 +101,7 @@ class SyntheticBatches:
     def _together(self) -> Iterator[list[np.ndarray]]:
         """Return the index of the batches that are drawn at once."""
         most = _AT_ONCE.get(torch.device(self.device).type, _AT_ONCE_ELSEWHERE)
+        most = max(most, _PAGES_AT_ONCE) if self.pages else most
         waiting: list[np.ndarray] = []
         for index in self.batches:
             waiting.append(index)
@@ -109,7 +112,7 @@ class SyntheticBatches:
             yield waiting
 
 
-def generator_digest(fonts: Sequence[Path] = ()) -> str:
+def generator_digest(fonts: Sequence[Path] = (), pages: float = 0.0) -> str:
     """Say what draws: with the same answer the same numbers give the same pictures.
 
     Raises: DataError for a font that cannot be read.
@@ -117,7 +120,36 @@ def generator_digest(fonts: Sequence[Path] = ()) -> str:
     # A table that was built anew need not remember the version.
     strokes = hashlib.sha256((files("hcr.synth") / "strokes.bin").read_bytes()).hexdigest()[:16]
     given = f", fonts {' '.join(map(font_digest, fonts))}" if fonts else ""
+    given += f", pages {PAGES_VERSION}" if pages else ""
     return f"pen {GENERATOR_VERSION}, strokes {strokes}{given}"
+
+
+def page_sheet(characters: str, count: int, seed: int, columns: int = 16) -> np.ndarray:
+    """Return a sheet uint8[H, W] of drawn pages: what was cut out of each, and below it what a network of 64 px sees.
+
+    Raises: DataError for a character without strokes.
+    """
+    samples = torch.arange(count)
+    labels = torch.from_numpy(_labels(samples.numpy(), len(characters), seed))
+    labels = common_labels(labels, samples, seed, characters)
+    drawn = _pen(characters, "cpu", ()), labels, TRAINING_WRITERS.start + samples, samples * 0, samples
+    side, gap = max(side for side, _ in CAPTURES), 2
+    sheet = np.full((-(-count // columns) * (side + 64 + 2 * gap) + gap, columns * (side + gap) + gap), 200, np.uint8)
+
+    def place(picture: np.ndarray, number: int, below: int) -> None:
+        row, column = divmod(number, columns)
+        high, wide = picture.shape
+        top, left = gap + row * (side + 64 + 2 * gap) + below, gap + column * (side + gap) + (side - wide) // 2
+        sheet[top : top + high, left : left + wide] = picture
+
+    for chosen, crops, _, _ in capture_pages(*drawn, seed=seed):
+        greys, boxes = (crops.grey * 255).round().to(torch.uint8).numpy(), crops.box.tolist()
+        for number, grey, (left, top, right, bottom) in zip(chosen.tolist(), greys, boxes, strict=True):
+            crop = grey[top:bottom, left:right]
+            place(crop, number, side - len(crop))
+    for number, picture in enumerate(draw_crops(*drawn, seed=seed, size=64).numpy()):
+        place(picture[0], number, side + gap)
+    return sheet
 
 
 def _labels(index: np.ndarray, classes: int, seed: int) -> np.ndarray:

@@ -27,6 +27,9 @@ from hcr.synth.rng import growth, keyed, normal, turning, uniform
 from hcr.synth.style import WriterStyles
 from hcr.synth.trajectory import Path
 
+PAGES_VERSION = 1
+"""Grows whenever the same arguments of `draw_crops` give other pictures."""
+
 CAPTURES = ((32, 0.27), (40, 0.25), (56, 0.26), (80, 0.22))
 """Pixels a side of what a camera sees of a page, and how many of the pictures have so many.
 

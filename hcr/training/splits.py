@@ -93,7 +93,7 @@ class SyntheticSplit:
     @property
     def digest(self) -> str:
         """What draws it."""
-        return generator_digest(self.fonts)
+        return generator_digest(self.fonts, self.pages)
 
     @property
     def sources(self) -> list[str]:
