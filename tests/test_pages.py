@@ -22,7 +22,6 @@ from hcr.synth.pages import (
     CAPTURES,
     COMMON,
     LEVEL,
-    PAPERS,
     RIM,
     are_pages,
     capture_pages,
@@ -30,6 +29,7 @@ from hcr.synth.pages import (
     draw_crops,
     papers_of,
 )
+from hcr.synth.ruling import PAPERS
 from hcr.synth.running import forms
 
 CHARACTERS = "一二十永国鼎的是我口"

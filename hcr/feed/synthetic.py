@@ -76,9 +76,9 @@ class SyntheticBatches:
                 labels = torch.where(paged, common_labels(labels, samples, self.seed, self.characters), labels)
             images, clean = self._draw(labels, writers, numbers, samples, paged)
             sizes = [len(batch) for batch in several]
-            parts = [each.split(sizes) for each in (images, labels.to(self.device), samples, clean)]
-            for *batch, shown in zip(*parts, strict=True):
-                yield Batch(*batch, shown if self.taught else None)
+            parts = (each.split(sizes) for each in (images, labels.to(self.device), samples, clean))
+            for pictures, named, numbered, shown in zip(*parts, strict=True):
+                yield Batch(pictures, named, numbered, shown if self.taught else None)
 
     def _draw(
         self, labels: Tensor, writers: Tensor, numbers: Tensor, samples: Tensor, paged: Tensor

@@ -12,18 +12,17 @@ Lengths are in sides of a character's box, unless pixels are named.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
-from typing import NamedTuple
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from hcr.synth.camera import blank_paper, lit, seen_by_camera, uneven
+from hcr.synth.chance import Chance
 from hcr.synth.fitting import Crops, fit_crops
 from hcr.synth.generator import Generator
 from hcr.synth.render import render
-from hcr.synth.rng import growth, keyed, normal, turning, uniform
+from hcr.synth.rng import growth, keyed, turning, uniform
+from hcr.synth.ruling import PAPERS, lines, rule
 from hcr.synth.style import WriterStyles
 from hcr.synth.trajectory import Path
 
@@ -37,17 +36,6 @@ The crop takes 0.68 to 1 of it, less RIM: 18 to 74 pixels.
 """
 RIM = 6
 
-PAPERS = {
-    "plain": 0.36,
-    "ruled": 0.24,
-    "squared": 0.11,
-    "tian": 0.06,
-    "mi": 0.04,
-    "form": 0.08,
-    "graph": 0.05,
-    "underlined": 0.06,
-}
-"""How many of the pages have which paper."""
 
 COMMON = (
     "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后"
@@ -59,7 +47,7 @@ COMMON = (
     "达光放强即像难且权思王象完设式色路记南品住告类求据程北边死张该交规万取拉格望觉术领共确传师观清今"
     "切院让识候带导争运笔找快写喜欢爱"
 )
-"""The 352 or so commonest characters of modern Chinese: they are written fastest, and photographed most."""
+"""Some 350 of the commonest characters of modern Chinese: they are written fastest, and photographed most."""
 
 LEVEL = "一二三十土士工王干上下七丁于正五口日"
 """Characters that are like ruled lines."""
@@ -71,47 +59,7 @@ QUICK = 0.35
 """How many of the characters that have them are written in running forms of the whole."""
 
 _SALT, _SALT_OF_MIXTURE, _SALT_OF_LABEL = 77, 78, 79
-_UNIFORMS, _NORMALS = 96, 24
 _LEFT, _UP, _RIGHT, _DOWN = range(4)
-_SHEET = 256  # pixels a side of the sheet of noise, which repeats
-
-
-class _Chance:
-    """Random numbers of B samples, one after the other: float32[B] each."""
-
-    def __init__(self, key: Tensor) -> None:
-        self._uniform = iter(uniform(key, _UNIFORMS).unbind(1))
-        self._normal = iter(normal(keyed(key, 1), _NORMALS).unbind(1))
-
-    def between(self, low: float | Tensor, high: float | Tensor) -> Tensor:
-        return low + (high - low) * next(self._uniform)
-
-    def happens(self, share: float) -> Tensor:
-        return next(self._uniform) < share
-
-    def bell(self, mean: float, spread: float) -> Tensor:
-        return mean + spread * next(self._normal)
-
-
-class Ruling(NamedTuple):
-    """What is printed on the paper, float32[B] each: lines at off_u + k * pitch_u across, at off_v + k * pitch_v down.
-
-    dark_*: 0-1, of lines at u, at v, of lines half-way between them, of diagonals. width: of a line. dash: a period of
-    dashes, 0 for a full line, and solid: the share of it that is inked. lone: whether there is one line at v only.
-    """
-
-    pitch_u: Tensor
-    pitch_v: Tensor
-    off_u: Tensor
-    off_v: Tensor
-    dark_u: Tensor
-    dark_v: Tensor
-    dark_half: Tensor
-    dark_slope: Tensor
-    width: Tensor
-    dash: Tensor
-    solid: Tensor
-    lone: Tensor
 
 
 def are_pages(samples: Tensor, seed: int, share: float) -> Tensor:
@@ -188,12 +136,12 @@ def _capture(
 ) -> tuple[Crops, Tensor, Tensor]:
     """See pages with a camera of `side` pixels, and cut out the character in the middle."""
     count = len(labels)
-    chance = _Chance(key.to(pen.device))
+    chance = Chance(key.to(pen.device))
     upright = chance.happens(0.15)
     pitch = growth(chance.bell(0.02, 0.09)) * chance.between(0.92, 1.12)
     apart = chance.between(1.05, 1.7)
     kind = paper.to(pen.device)
-    ruling = _rule(chance, kind, pitch, apart, upright)
+    ruling = rule(chance, kind, pitch, apart, upright)
     celled = (ruling.pitch_u > 0.85) & (ruling.dark_u > 0) & (kind != list(PAPERS).index("form"))
     pitch = torch.where(celled, ruling.pitch_u, pitch)
 
@@ -243,18 +191,18 @@ def _capture(
     ink = _inked(paths, origin, scale, hands, side)
 
     across, down = _places(lie, origin, scale, side)
-    light = _paper(chance, side, count) * (1 - _lines(ruling, across, down, 1 / scale))
-    flow = 1 - chance.between(0, 0.5).square()[:, None, None] * _uneven(key.to(pen.device), 21, side, 6).abs()
+    light = blank_paper(chance, side, count) * (1 - lines(ruling, across, down, 1 / scale))
+    flow = 1 - chance.between(0, 0.5).square()[:, None, None] * uneven(key.to(pen.device), 21, side, 6).abs()
     strength = torch.where(chance.happens(0.1), chance.between(0.3, 0.55), chance.between(0.55, 0.98))
     light = light * (1 - strength[:, None, None] * flow * ink)
-    light = _lit(chance, light, across, down, box, lie)
-    light = _seen(chance, light, strength)
+    light = lit(chance, light, across, down, box, lie)
+    light = seen_by_camera(chance, light, strength)
     edges = (origin[:, [0, 1, 0, 1]] + box * scale[:, None]).round().long().clamp(1, side - 1)
     edges = torch.cat([edges[:, :2], torch.maximum(edges[:, 2:], edges[:, :2] + 6)], 1).clamp(max=side)
     return Crops(light, edges), chance.happens(0.04), chance.between(0, 1)
 
 
-def _cut(chance: _Chance, low: Tensor, high: Tensor, extent: Tensor) -> Tensor:
+def _cut(chance: Chance, low: Tensor, high: Tensor, extent: Tensor) -> Tensor:
     """Return where people and detectors cut: left, up, right, down, float32[B, 4].
 
     Around the ink, by a margin of its own on each side that may cut some of it off; or around the room of a character.
@@ -269,57 +217,6 @@ def _cut(chance: _Chance, low: Tensor, high: Tensor, extent: Tensor) -> Tensor:
     room = torch.cat([moved - half[:, None], moved + half[:, None]], 1)
     room = torch.cat([torch.minimum(room[:, :2], low + 0.05), torch.maximum(room[:, 2:], high - 0.05)], 1)
     return torch.where(chance.happens(0.2)[:, None], room, box)
-
-
-def _rule(chance: _Chance, kind: Tensor, pitch: Tensor, apart: Tensor, upright: Tensor) -> Ruling:
-    """Choose what is printed on each paper of a kind, int64[B]."""
-    named = {name: kind == number for number, name in enumerate(PAPERS)}
-    nothing = torch.zeros_like(pitch)
-    tone = torch.where(
-        chance.happens(0.6),
-        chance.between(0.06, 0.35),
-        torch.where(chance.happens(0.65), chance.between(0.3, 0.6), chance.between(0.55, 0.92)),
-    )
-    cell = chance.between(1.0, 1.45)
-    squares = named["squared"] | named["tian"] | named["mi"]
-    form = named["form"]
-    wide, high = chance.between(0.95, 2.6), chance.between(1.0, 1.7)
-    fine = chance.between(0.2, 0.55)
-    pitch_u = torch.where(squares, cell, torch.where(form, wide, torch.where(named["graph"], fine, pitch)))
-    pitch_v = torch.where(
-        squares,
-        cell * torch.where(chance.happens(0.3), chance.between(1.15, 1.5), 1.0),
-        torch.where(form, high, torch.where(named["graph"], fine, apart)),
-    )
-    low_line = 0.5 + chance.bell(0.06, 0.1)
-    anywhere = chance.between(0, 1)
-    aside = chance.bell(0, 0.05), chance.bell(0, 0.05)
-    ruled = named["ruled"] | named["underlined"]
-    off_u = torch.where(named["graph"], anywhere * pitch_u, low_line)
-    off_u = torch.where(squares, 0.5 * pitch_u + aside[0], off_u)
-    # Where a wide box stands about a character is anywhere, but not through it.
-    off_u = torch.where(form, 0.5 * pitch_u + (anywhere - 0.5) * (pitch_u - 0.95).clamp(min=0), off_u)
-    off_v = torch.where(ruled, low_line, 0.5 * pitch_v + aside[1])
-    off_v = torch.where(named["graph"], chance.between(0, 1) * pitch_v, off_v)
-    # Some write on the line, and some through it.
-    off_v = torch.where(named["ruled"] & chance.happens(0.15), chance.between(0, 1) * pitch_v, off_v)
-    columns = named["ruled"] & upright
-    level = named["ruled"] & ~upright | named["underlined"]
-    thick = torch.where(form, 1.6, 1.0) * growth(chance.bell(0, 0.4))
-    return Ruling(
-        pitch_u,
-        pitch_v,
-        off_u,
-        off_v,
-        torch.where(squares | form | named["graph"] | columns, tone, nothing),
-        torch.where(squares | form | named["graph"] | level, tone, nothing),
-        torch.where(named["tian"] | named["mi"], tone * chance.between(0.5, 1), nothing),
-        torch.where(named["mi"], tone * chance.between(0.5, 1), nothing),
-        0.022 * thick,
-        torch.where(chance.happens(0.35), chance.between(0.04, 0.16), nothing),
-        chance.between(0.4, 0.7),
-        named["underlined"],
-    )
 
 
 def _laid(points: Tensor, lie: Tensor, picture: Tensor) -> Tensor:
@@ -370,164 +267,3 @@ def _inked(paths: list[tuple[Path, Tensor]], origin: Tensor, scale: Tensor, hand
     # Ink spreads on paper, not on the camera's pixels: the fewer there are, the less of them.
     grey = render(x, y, width, ink, number, picture, hands.grain, hands.spot, hands.soft * (side / 112), size=side)
     return (255 - grey.float()) * (1 / 255)
-
-
-def _lines(ruling: Ruling, across: Tensor, down: Tensor, pixel: Tensor) -> Tensor:
-    """Return the share of light that printed lines take: float32[B, N, N]. pixel: float32[B], the side of one."""
-    taken = torch.zeros_like(across)
-    lined = (ruling.dark_u + ruling.dark_v > 0).nonzero().squeeze(1)
-    if len(lined):
-        r, u, v, p = _some(ruling, across, down, pixel, lined)
-        full = r.dark_half + r.dark_slope > 0  # frames of cells whose inner lines are dashed
-        upright = _line(u, r.pitch_u, r.off_u, r.width, p) * torch.where(full, 1.0, _dashed(v, r))
-        pitch = torch.where(r.lone, 50.0, r.pitch_v)
-        level = _line(v, pitch, r.off_v, r.width, p) * torch.where(full, 1.0, _dashed(u, r))
-        taken[lined] = torch.maximum(r.dark_u * upright, r.dark_v * level)
-    halved = (ruling.dark_half > 0).nonzero().squeeze(1)
-    if len(halved):
-        r, u, v, p = _some(ruling, across, down, pixel, halved)
-        upright = _line(u, r.pitch_u, r.off_u + 0.5 * r.pitch_u, r.width, p) * _dashed(v, r)
-        level = _line(v, r.pitch_v, r.off_v + 0.5 * r.pitch_v, r.width, p) * _dashed(u, r)
-        taken[halved] = torch.maximum(taken[halved], r.dark_half * torch.maximum(upright, level))
-    sloped = (ruling.dark_slope > 0).nonzero().squeeze(1)
-    if len(sloped):
-        r, u, v, p = _some(ruling, across, down, pixel, sloped)
-        x, y = (u - r.off_u) * (1 / r.pitch_u), (v - r.off_v) * (1 / r.pitch_v)
-        # Of a diagonal, in sides of its cell, which are about as long as the character's box.
-        one, none = r.pitch_u * 0 + 0.7, r.pitch_u * 0
-        slopes = [_line(each * 0.7, one, none, r.width, p) for each in (x - y, x + y)]
-        taken[sloped] = torch.maximum(taken[sloped], r.dark_slope * torch.maximum(*slopes) * _dashed(u, r))
-    return taken
-
-
-def _some(
-    ruling: Ruling, across: Tensor, down: Tensor, pixel: Tensor, index: Tensor
-) -> tuple[Ruling, Tensor, Tensor, Tensor]:
-    """Return what is known of the pictures int64[M], the numbers of each as float32[M, 1, 1]."""
-    one = Ruling(*(each.index_select(0, index)[:, None, None] for each in ruling))
-    return one, across.index_select(0, index), down.index_select(0, index), pixel.index_select(0, index)[:, None, None]
-
-
-def _line(place: Tensor, pitch: Tensor, off: Tensor, width: Tensor, pixel: Tensor) -> Tensor:
-    """Return how much of a pixel a line covers that comes back after each pitch, 0-1."""
-    turns = place * (1 / pitch) - off / pitch
-    far = (turns - turns.round()).abs_()
-    return (far * (-pitch / pixel)).add_(0.5 * width / pixel + 0.5).clamp_(min=0).minimum((width / pixel).clamp(max=1))
-
-
-def _dashed(place: Tensor, ruling: Ruling) -> Tensor:
-    """Tell where a line has ink, 0 or 1."""
-    turns = place * (1 / ruling.dash.clamp(min=0.02))
-    return torch.where(ruling.dash > 0, (turns - turns.floor() < ruling.solid).float(), 1.0)
-
-
-def _uneven(key: Tensor, salt: int, side: int, knots: int) -> Tensor:
-    """Return what changes slowly over a picture, normal at `knots` places a side: float32[B, side, side]."""
-    values = normal(keyed(key, salt), knots * knots).view(-1, 1, knots, knots)
-    return F.interpolate(values, size=(side, side), mode="bilinear", align_corners=True)[:, 0]
-
-
-def _paper(chance: _Chance, side: int, count: int) -> Tensor:
-    """Return the light of blank paper: float32[B, side, side]."""
-    tone = torch.where(chance.happens(0.35), chance.between(0.93, 1.0), chance.between(0.5, 0.95))
-    rough = torch.where(chance.happens(0.3), chance.between(0.0, 0.035), 0.0)
-    grain = _noise(chance.between(0, _SHEET**2).long(), side)
-    soft = 0.25 * (grain + grain.roll(1, 1) + grain.roll(1, 2) + grain.roll((1, 1), (1, 2)))
-    return tone[:, None, None] * (1 + rough[:, None, None] * soft)
-
-
-def _lit(chance: _Chance, light: Tensor, across: Tensor, down: Tensor, box: Tensor, lie: Tensor) -> Tensor:
-    """Let light fall on the page: shade, a shadow's edge, a finger, a crease; and the desk beyond the sheet's edge."""
-
-    def ramp(low: float, high: float) -> Tensor:
-        """Return distances from a line across the picture, in any direction."""
-        x, y = chance.bell(0, 1), chance.bell(0, 1)
-        size = torch.sqrt(x * x + y * y + 1e-3)
-        return (across * (x / size)[:, None, None] + down * (y / size)[:, None, None]) - chance.between(low, high)[
-            :, None, None
-        ]
-
-    def wide(values: Tensor) -> Tensor:
-        return values[:, None, None]
-
-    slope = wide(torch.where(chance.happens(0.5), chance.between(0, 0.25), 0.0))
-    light = light * (1 - slope * ramp(-0.2, 0.2).clamp(-1, 1))
-    depth = wide(torch.where(chance.happens(0.12), chance.between(0.08, 0.35), 0.0))
-    light = light * (1 - depth * (ramp(-0.5, 0.5) / wide(chance.between(0.15, 0.6)) + 0.5).clamp(0, 1))
-    crease = wide(torch.where(chance.happens(0.05), chance.between(-0.25, 0.15), 0.0))
-    light = light * (1 + crease * (1 - ramp(-0.5, 0.5).abs() / wide(chance.between(0.01, 0.05))).clamp(min=0))
-    beyond = torch.where(chance.happens(0.04), chance.between(0.56, 0.85), 9.0)
-    x, y = chance.bell(0, 1), chance.bell(0, 1)
-    # A sheet ends along its lines, more or less.
-    level = x.abs() > y.abs()
-    x, y = torch.where(level, x.sign(), 0.1 * x), torch.where(level, 0.1 * y, y.sign())
-    far = across * wide(x) + down * wide(y) - wide(beyond)
-    desk = wide(torch.where(chance.happens(0.7), chance.between(0.05, 0.5), chance.between(0.5, 1.0)))
-    cover = (far / 0.03 + 0.5).clamp(0, 1)
-    return light + (desk - light) * cover
-
-
-def _seen(chance: _Chance, light: Tensor, contrast: Tensor) -> Tensor:
-    """Blur, sharpen, add noise and compress, as cameras do: float32[B, N, N], 0-1, in 255 steps."""
-    side = light.shape[-1]
-    # Larger captures of the same page are blurred by more of their pixels.
-    most, passes = {32: (0.1, 2), 40: (0.14, 2), 56: (0.22, 2)}.get(side, (0.25, 3))
-    strength = torch.where(chance.happens(0.85), chance.between(0.0, 1.0), 0.0) * most
-    for _ in range(passes):
-        light = _softer(light, strength)
-    amount = torch.where(chance.happens(0.4), chance.between(0.2, 1.6), 0.0)[:, None, None]
-    light = light + amount * (light - _softer(light, torch.full_like(strength, 0.25)))
-    noise = torch.where(chance.happens(0.6), chance.between(0.0, 1.0).square() * 0.04 * contrast, 0.0)
-    light = light + noise[:, None, None] * _noise(chance.between(0, _SHEET**2).long(), side)
-    light = _compressed(light, torch.where(chance.happens(0.8), 0.3 + 1.4 * chance.between(0, 1).square(), 0.0))
-    gain = chance.between(0.95, 1.12)[:, None, None]
-    return (light * gain * 255).round().clamp(0, 255) * (1 / 255)
-
-
-def _softer(light: Tensor, strength: Tensor) -> Tensor:
-    """Mix each pixel with those beside it, then with those above and below: by strength each, 0-0.33."""
-    share = strength[:, None, None]
-    for axis in (1, 2):
-        length = light.shape[axis] - 1
-        before = torch.cat([light.narrow(axis, 0, 1), light.narrow(axis, 0, length)], axis)
-        after = torch.cat([light.narrow(axis, 1, length), light.narrow(axis, length, 1)], axis)
-        light = light + share * (before + after - 2 * light)
-    return light
-
-
-def _compressed(light: Tensor, loss: Tensor) -> Tensor:
-    """Round the cosine transform of blocks of 8 × 8 pixels as JPEG does; loss: float32[B], 0 for none."""
-    count, side = light.shape[:2]
-    rows = side // 8
-    blocks = light.view(count, rows, 8, rows, 8).permute(0, 1, 3, 2, 4).reshape(-1, 64)
-    basis, coarse = _waves(light.device)
-    waves = blocks @ basis
-    step = loss[:, None, None] * coarse
-    waves = waves.view(count, rows * rows, 64)
-    kept = torch.where(step > 0, (waves / step.clamp(min=1e-4)).round() * step, waves).view(-1, 64)
-    whole = (kept @ basis.T).view(count, rows, rows, 8, 8).permute(0, 1, 3, 2, 4)
-    return whole.reshape(count, side, side)
-
-
-@cache
-def _waves(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the cosine transform of 64 pixels, float32[64, 64], and the size of the steps of each wave, [64]."""
-    wave, place = np.arange(8.0)[:, None], np.arange(8.0)
-    one = np.cos(np.pi / 8 * (place + 0.5) * wave) * np.where(wave > 0, 0.5, np.sqrt(1 / 8))
-    both = np.einsum("ux,vy->xyuv", one, one).reshape(64, 64)
-    steps = (0.03 + 0.012 * (wave + place)).reshape(64)
-    return tuple(torch.from_numpy(each.astype(np.float32)).to(device) for each in (both, steps))  # type: ignore[return-value]
-
-
-@cache
-def _sheet(device: torch.device) -> Tensor:
-    """Return a sheet of noise, row by row: float32[_SHEET * _SHEET], sd 1."""
-    noise = np.random.default_rng(1).standard_normal(_SHEET * _SHEET).clip(-3, 3)
-    return torch.from_numpy(noise.astype(np.float32)).to(device)
-
-
-def _noise(spot: Tensor, side: int) -> Tensor:
-    """Cut noise out of the sheet, from int64[B] on: float32[B, side, side]."""
-    place = torch.arange(side, device=spot.device)
-    index = spot[:, None, None] + place[:, None] * _SHEET + place
-    return _sheet(spot.device).index_select(0, (index & (_SHEET * _SHEET - 1)).flatten()).view(index.shape)
