@@ -31,6 +31,7 @@ from hcr.synth.pages import (
 )
 from hcr.synth.ruling import PAPERS
 from hcr.synth.running import forms
+from hcr.synth.style import Manner
 
 CHARACTERS = "一二十永国鼎的是我口"
 COUNT = 240
@@ -146,12 +147,28 @@ def test_running_forms_are_written_by_pages_alone(pen: Generator) -> None:
     labels = torch.full((60,), CHARACTERS.index("是"))
     _, writers, numbers, _ = who(60)
     none = torch.zeros(60)
-    plain, _ = pen.write(labels, writers, numbers, seed=0, hurry=none, quick=none > 0)
-    quick, _ = pen.write(labels, writers, numbers, seed=0, hurry=none, quick=none == 0)
+    usual = Manner(none, none, none)
+    plain, _ = pen.write(labels, writers, numbers, seed=0, manner=usual, quick=none > 0)
+    quick, _ = pen.write(labels, writers, numbers, seed=0, manner=usual, quick=none == 0)
     assert not torch.equal(plain.points, quick.points)
     without = torch.full((60,), CHARACTERS.index("鼎"))
-    paths = [pen.write(without, writers, numbers, seed=0, hurry=none, quick=mask)[0] for mask in (none > 0, none == 0)]
-    assert torch.equal(paths[0].points, paths[1].points), "鼎 has no form of its own"
+    masks = none > 0, none == 0
+    one, two = (pen.write(without, writers, numbers, seed=0, manner=usual, quick=mask)[0] for mask in masks)
+    assert torch.equal(one.points, two.points), "鼎 has no form of its own"
+
+
+def test_quick_hands_join_more_and_leave_tails(pen: Generator) -> None:
+    labels, writers, numbers, _ = who(200)
+    none = torch.zeros(200)
+
+    def written(hurry: float, tail: float) -> tuple[int, int]:
+        manner = Manner(none + hurry, none, none + tail)
+        path, _ = pen.write(labels, writers, numbers, seed=0, manner=manner, quick=none > 0)
+        return len(path.path.unique()), len(path.path)
+
+    usual, hurried, tailed = written(0, 0), written(0.5, 0), written(0, 1)
+    assert hurried[0] < 0.8 * usual[0], "fewer strokes, as more are joined"
+    assert tailed[0] == usual[0] and tailed[1] > usual[1], "as many strokes, and longer"
 
 
 def test_ink_is_fitted_as_the_preprocessing_fits_it(pen: Generator) -> None:

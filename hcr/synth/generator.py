@@ -22,7 +22,7 @@ from hcr.synth.ragged import spare, spread
 from hcr.synth.render import render
 from hcr.synth.rng import keyed, length, uniform
 from hcr.synth.running import RunningForms
-from hcr.synth.style import WriterStyles
+from hcr.synth.style import Manner, WriterStyles
 from hcr.synth.trajectory import Path, write
 
 BOX = 0.8
@@ -74,12 +74,12 @@ class Generator:
         return self._drawn(labels, writers, numbers, seed, size, fitted=False)
 
     def write(
-        self, labels: Tensor, writers: Tensor, numbers: Tensor, *, seed: int, hurry: Tensor, quick: Tensor
+        self, labels: Tensor, writers: Tensor, numbers: Tensor, *, seed: int, manner: Manner, quick: Tensor
     ) -> tuple[Path, WriterStyles]:
         """Write what `draw` would draw, for somebody who inks it: the path, `picture` ascending no more, and the hands.
 
         Pens that would blacken more of a character than they may are thinner already. labels, writers, numbers: in
-        memory. hurry: float32[B], as hands take it. quick: bool[B], in memory, what is written in a form of `running`.
+        memory. manner: of the hands. quick: bool[B], in memory, what is written in a form of `running`.
         """
         quick = quick & (self.quick.count[labels] > 0)
         parts = [(~quick).nonzero().squeeze(1), quick.nonzero().squeeze(1)]
@@ -88,7 +88,9 @@ class Generator:
         for index, written in zip(parts, (self._write, self.quick.write), strict=True):
             if len(index):
                 there = index.to(self.device, non_blocking=True)
-                path, hands = written(labels[index], writers[index], numbers[index], seed=seed, hurry=hurry[there])
+                path, hands = written(
+                    labels[index], writers[index], numbers[index], seed=seed, manner=manner.taken(there)
+                )
                 low, high = _bounds(path.points, path.points, path, len(index))
                 width = path.width * _thinner(path, (high - low).amax(1))[path.picture]
                 ahead = paths[-1].path[-1] + 1 if paths else 0
@@ -98,7 +100,7 @@ class Generator:
         return Path(*(torch.cat(each) for each in zip(*paths, strict=True))), WriterStyles.joined(all_hands, back)
 
     def _write(
-        self, labels: Tensor, writers: Tensor, numbers: Tensor, *, seed: int, hurry: Tensor
+        self, labels: Tensor, writers: Tensor, numbers: Tensor, *, seed: int, manner: Manner
     ) -> tuple[Path, WriterStyles]:
         glyphs = self._glyphs(labels, writers, seed)
         # Those that are written after strokes come first.
@@ -106,7 +108,7 @@ class Generator:
         moved = [each[order].to(self.device, non_blocking=True) for each in (labels, writers, numbers)]
         back = order.argsort().to(self.device, non_blocking=True)
         there = order.to(self.device, non_blocking=True)
-        hands = WriterStyles(seed, moved[1], self._book.codes[moved[0]], moved[2], hurry[there])
+        hands = WriterStyles(seed, moved[1], self._book.codes[moved[0]], moved[2], manner.taken(there))
         path = self._path(labels[order], moved[0], glyphs[order], hands)
         return path._replace(picture=there[path.picture]), WriterStyles.joined([hands], back)
 

@@ -23,7 +23,7 @@ from hcr.synth.generator import Generator
 from hcr.synth.render import render
 from hcr.synth.rng import growth, keyed, turning, uniform
 from hcr.synth.ruling import PAPERS, lines, rule
-from hcr.synth.style import WriterStyles
+from hcr.synth.style import Manner, WriterStyles
 from hcr.synth.trajectory import Path
 
 PAGES_VERSION = 1
@@ -147,14 +147,15 @@ def _capture(
 
     # How the sheet lies: columns of the matrix are where one step across and one down lead.
     tilt = torch.where(chance.happens(0.08), 2.5, 1.0) * chance.bell(0, 0.035)
-    lean, aspect = chance.bell(0, 0.03), growth(chance.bell(0, 0.05))
+    lean, aspect = chance.bell(0, 0.03), growth(chance.bell(0.04, 0.06))
     cos, sin = turning(tilt)
     lie = torch.stack([cos * aspect, lean - sin / aspect, sin * aspect, cos / aspect], 1).view(-1, 2, 2)
 
-    # On paper people write faster than in squares, and what they write most the fastest.
-    hurry = torch.where(chance.happens(0.5), chance.between(0, 0.6), 0.0)
+    # On paper people write faster than in squares, and wider, with strokes that reach beyond where they end in print.
+    hurry = torch.where(chance.happens(0.4), chance.between(0, 0.35), 0.0)
+    manner = Manner(hurry, chance.bell(0.08, 0.05), chance.between(-0.3, 0.9))
     quick = uniform(keyed(key, 3), 1)[:, 0] < QUICK
-    path, hands = pen.write(labels, writers, numbers, seed=seed, hurry=hurry, quick=quick)
+    path, hands = pen.write(labels, writers, numbers, seed=seed, manner=manner, quick=quick)
     # Who writes small has the same pens.
     wider = growth(chance.bell(0.22 - side / 400, 0.18)).clamp(0.7, 1.7)
     path = path._replace(width=path.width * wider.index_select(0, path.picture))
@@ -182,7 +183,7 @@ def _capture(
         on_host, host = side_of.cpu(), page.cpu()
         names = (uniform(keyed(key, torch.arange(10, 14)[:, None]), 1)[..., 0] * pen.classes).long()
         other, _ = pen.write(
-            names[on_host, host], writers[host], numbers[host], seed=seed, hurry=hurry[page], quick=quick[host]
+            names[on_host, host], writers[host], numbers[host], seed=seed, manner=manner.taken(page), quick=quick[host]
         )
         owner = page.index_select(0, other.picture)
         offset = offsets[side_of, page].index_select(0, other.picture)

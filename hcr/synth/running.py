@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hcr.synth.copybook import make_copybook
 from hcr.synth.rng import keyed, uniform
-from hcr.synth.style import WriterStyles
+from hcr.synth.style import Manner, WriterStyles
 from hcr.synth.trajectory import Path, write
 
 
@@ -48,12 +48,12 @@ class RunningForms:
             self._book = make_copybook(named, device, medians=[form for _, form in entries])
 
     def write(
-        self, labels: Tensor, writers: Tensor, numbers: Tensor, *, seed: int, hurry: Tensor
+        self, labels: Tensor, writers: Tensor, numbers: Tensor, *, seed: int, manner: Manner
     ) -> tuple[Path, WriterStyles]:
         """Write each of labels int64[B], all of which have forms, in one that the writer likes. All in memory."""
         liking = uniform(keyed(seed, writers, labels, numbers // 4), 1)[:, 0]
         entries = self._first[labels] + (liking * self.count[labels]).long()
         rows = int(self._book.host_rows[entries].sum())
         there = [each.to(self._device, non_blocking=True) for each in (labels, writers, numbers, entries)]
-        hands = WriterStyles(seed, there[1], self._codes[there[0]], there[2], hurry)
+        hands = WriterStyles(seed, there[1], self._codes[there[0]], there[2], manner)
         return write(self._book, there[3], rows, hands), hands

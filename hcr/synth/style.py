@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,11 +25,29 @@ RULES = 32  # at least as many as there are rules of running script
 _OF_WRITER, _OF_PICTURE = 1, 2
 
 
+class Manner(NamedTuple):
+    """How hands write other than usual, float32[B] each.
+
+    hurry: 0-1, how much of what they lack of the greatest speed. longer: log, by how much strokes are longer. tail: how
+    many of the strokes that are not joined end in the way towards the next one, 0-1.
+    """
+
+    hurry: Tensor
+    longer: Tensor
+    tail: Tensor
+
+    def taken(self, index: Tensor) -> Manner:
+        """Return those at int64[N]."""
+        return Manner(*(each.index_select(0, index) for each in self))
+
+
 class WriterStyles:
     """What is known of the hands of B pictures. All float32[B] if nothing else is said; lengths in sides of the box."""
 
-    def __init__(self, seed: int, writers: Tensor, codes: Tensor, numbers: Tensor, hurry: Tensor | float = 0.0) -> None:
-        """writers, codes (code points), numbers: int64[B] on one device. hurry: 0-1, how much faster than usual."""
+    def __init__(
+        self, seed: int, writers: Tensor, codes: Tensor, numbers: Tensor, manner: Manner | None = None
+    ) -> None:
+        """writers, codes (code points), numbers: int64[B] on one device. manner: other than the usual one."""
         person = keyed(seed, writers)
         self.writer = writer = keyed(person, _OF_WRITER)
         self.key = keyed(person, codes, numbers)
@@ -42,7 +61,9 @@ class WriterStyles:
         habit, fixed, mood = habits.unbind(1), always.unbind(1), moods.unbind(1)
 
         speed = (fixed[0] * (0.4 + 0.6 * fixed[1]) + 0.06 * mood[0]).clamp(0, 1)
-        self.speed = speed = speed + (1 - speed) * hurry
+        if manner is not None:
+            speed = speed + (1 - speed) * manner.hurry
+        self.speed = speed
         care = growth(0.3 * habit[0]) * (0.75 + 0.5 * speed)
         self.care = care.clamp(0.4, 1.8)
 
@@ -71,6 +92,8 @@ class WriterStyles:
         self.shift, self.bow = (0.004 + 0.012 * fixed[2]) * self.care, 0.05 * self.care
         # What a writer does to every stroke of a kind: float32[B, KINDS].
         self.kind_turn, self.kind_size, self.kind_bow = (of_kind.view(-1, 3, KINDS) * _spreads(writer.device)).unbind(1)
+        self.longer = torch.zeros_like(speed) if manner is None else manner.longer
+        self.tail = torch.zeros_like(speed) if manner is None else manner.tail
         self.straight = (0.15 + 0.25 * habit[11]).clamp(-0.2, 1)  # how much of a stroke's curve is lost
 
         # What is left of hooks, sweeps and dots, with HOOK, SWEEP and SPOT: float32[B, 4].

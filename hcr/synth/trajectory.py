@@ -95,7 +95,10 @@ def write(book: Copybook, labels: Tensor, rows: int, hands: WriterStyles) -> Pat
     links = points[:, -1:] + gap[:, None] * along[:, None]
     slots = torch.cat([points, links], 1)
     inside = written.new_ones(len(row), STEPS)
-    whole = [inside, ends[:, None], joined[:, None].expand(-1, _LINK)]
+    # A pen that leaves the paper on its way to the next stroke leaves a tail: a quarter or half of the way.
+    leaves = ends & same & (side < hands.tail[picture])
+    half_way = leaves & (side < 0.4 * hands.tail[picture])
+    whole = [inside, ends[:, None], torch.stack([joined | leaves, joined | half_way, joined], 1)]
     used = written[:, None] & torch.cat(whole, 1)
     opens = torch.cat([picture.new_ones(1, dtype=torch.bool), (ends & ~joined)[:-1]])
     index, written = kept(used.reshape(-1))
@@ -156,7 +159,9 @@ def _bent(
 
     angle = hands.turn[picture] * noise[:, 2] * torch.where(kind == DOT, 2.0, 1.0) + hands.kind_turn[picture, kind]
     stretch = (
-        growth(hands.size[picture] * noise[:, 3] + hands.kind_size[picture, kind])[:, None] * grow_part * grow_half
+        growth(hands.size[picture] * noise[:, 3] + hands.kind_size[picture, kind] + hands.longer[picture])[:, None]
+        * grow_part
+        * grow_half
     )
     cos, sin = (each[:, None] for each in turning(angle))
     x, y = (points - middle[:, None, :2]).unbind(-1)
