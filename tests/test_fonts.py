@@ -286,7 +286,7 @@ def test_a_stopped_run_with_fonts_ends_like_one_that_was_not(
         run_drawn(run, charset, [font], watcher)
     train({}, None, run, Execution(workers=0), Watcher(), resume=True)
     require_equal(end_of(run), end_of(uncut))
-    assert end_of(run)[0]["pack"] == {"train": generator_digest([font], PAGES), "val": generator_digest([font])}
+    assert end_of(run)[0]["pack"] == dict.fromkeys(("train", "val"), generator_digest([font], PAGES))
     assert generator_digest([font]) == f"{generator_digest()}, fonts {font_digest(font)}"
 
 

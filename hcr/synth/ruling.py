@@ -58,6 +58,8 @@ def rule(chance: Chance, kind: Tensor, pitch: Tensor, apart: Tensor, upright: Te
         chance.between(0.06, 0.35),
         torch.where(chance.happens(0.65), chance.between(0.3, 0.6), chance.between(0.55, 0.92)),
     )
+    # Where lines are as close as strokes, print is faint.
+    tone = torch.where(named["graph"], 0.5 * tone, tone)
     cell = chance.between(1.0, 1.45)
     squares = named["squared"] | named["tian"] | named["mi"]
     form = named["form"]

@@ -202,20 +202,13 @@ def _readers(pack: Path | None, *, drawn: bool) -> dict[str, PackReader]:
 
 
 def _drawn(config: TrainConfig, charset: Charset) -> dict[str, Split]:
-    """Return what is drawn: to learn from by the run's seed, to judge by the same for all runs."""
+    """Return what is drawn: to learn from by the run's seed, to judge by the same for all runs, pages as often."""
     judged, fonts = max(1, min(JUDGED, config.draw // 4)), tuple(map(Path, config.font))
+    shared: dict[str, Any] = {"size": config.size, "fonts": fonts, "pages": config.pages}
+    taught = bool(config.pages and config.teacher)
     return {
-        "train": SyntheticSplit(
-            charset,
-            config.draw,
-            TRAINING_WRITERS,
-            config.seed,
-            config.size,
-            fonts,
-            config.pages,
-            taught=bool(config.pages and config.teacher),
-        ),
-        "val": SyntheticSplit(charset, judged, VALIDATION_WRITERS, 0, config.size, fonts),
+        "train": SyntheticSplit(charset, config.draw, TRAINING_WRITERS, config.seed, taught=taught, **shared),
+        "val": SyntheticSplit(charset, judged, VALIDATION_WRITERS, 0, **shared),
     }
 
 
