@@ -219,9 +219,16 @@ def test_the_stream_mixes_pages_with_clean_crops() -> None:
         assert torch.equal(one.images[~paged], two.images[~paged])
         assert torch.equal(one.labels[~paged], two.labels[~paged])
         assert (one.images[paged] != two.images[paged]).flatten(1).any(1).all()
+    whole = list(SyntheticBatches(CHARACTERS, order, pages=1.0, **given))
+    for one, two in zip(mixed, whole, strict=True):
+        paged = are_pages(one.index, 3, 0.5)
+        assert torch.equal(one.images[paged], two.images[paged]) and one.clean is None
+    taught = list(SyntheticBatches(CHARACTERS, order, pages=1.0, taught=True, **given))
+    for one, two in zip(whole, taught, strict=True):
+        assert torch.equal(one.images, two.images) and two.clean is not None
     halves = EndlessBatches(96, 32, seed=0, rank=1, world=2)
-    for whole, half in zip(mixed, SyntheticBatches(CHARACTERS, halves, pages=0.5, **given), strict=True):
-        assert torch.equal(whole.images[1::2], half.images), "a rank draws what one process would"
+    for one, half in zip(mixed, SyntheticBatches(CHARACTERS, halves, pages=0.5, **given), strict=True):
+        assert torch.equal(one.images[1::2], half.images), "a rank draws what one process would"
 
 
 def test_photographs_are_fitted_alike() -> None:

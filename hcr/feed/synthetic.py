@@ -90,8 +90,9 @@ class SyntheticBatches:
         size = self.size
         clean = torch.full((len(labels), 1, size, size), 255, dtype=torch.uint8, device=self.device)
         plain = torch.arange(len(labels)) if self.taught else (~paged).nonzero().squeeze(1)
-        who = labels[plain], writers[plain], numbers[plain]
-        clean[plain.to(self.device)] = self._pen.draw(*who, seed=self.seed, size=size)
+        if len(plain):
+            who = labels[plain], writers[plain], numbers[plain]
+            clean[plain.to(self.device)] = self._pen.draw(*who, seed=self.seed, size=size)
         images = clean.clone()
         index = paged.nonzero().squeeze(1)
         who = labels[index], writers[index], numbers[index]
