@@ -30,7 +30,7 @@ VALIDATION_WRITERS = range(1 << 31, 1 << 32)
 _AT_ONCE = {"cpu": 1}
 _AT_ONCE_ELSEWHERE = 8192
 # Pages take many calls, and a third of the time where so many are drawn with each.
-_PAGES_AT_ONCE = 512
+_PAGES_AT_ONCE = 2048
 
 
 class SyntheticBatches:
