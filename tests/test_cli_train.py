@@ -62,7 +62,7 @@ def test_every_setting_has_a_flag_that_shows_its_own_default() -> None:
         option = flags[field.name]
         assert isinstance(option, click.Option) and option.help
         # Those that depend on pack or device say so in words.
-        if field.name in ("draw", "charset", "teacher", "size", "batch_size", "precision"):
+        if field.name in ("draw", "charset", "pages", "teacher", "size", "batch_size", "precision"):
             assert defaults[field.name] is None and "[default: " in option.help
         elif option.multiple:
             assert defaults[field.name] == field.default == ()
@@ -108,8 +108,8 @@ def test_default_then_recipe_then_flag(here: Path) -> None:
     out = ok(result)
     assert out.startswith("artifacts/small-32-compact: done after 4 steps; best epoch 1: val top-1 ")
     assert record("small-32-compact")["config"] == {
-        "draw": 0, "charset": "", "font": [], "teacher": "", "arch": "compact", "size": 32, "epochs": 1,
-        "batch_size": 20, "accumulate": 2, "lr": 0.004,
+        "draw": 0, "charset": "", "font": [], "pages": 0.0, "teacher": "", "arch": "compact", "size": 32,
+        "epochs": 1, "batch_size": 20, "accumulate": 2, "lr": 0.004,
         "schedule": "plateau", "warmup": 0.3, "weight_decay": 0.01, "clip": 2.0, "label_smoothing": 0.2,
         "dropout": 0.5,
         "ema_decay": 0.9, "augmentation": False, "precision": "bf16", "sync_bn": False, "seed": 4,

@@ -46,7 +46,17 @@ def commands(recipe: Path) -> dict[str, click.Context]:
 
 
 def test_there_is_a_recipe_for_each_purpose() -> None:
-    purposes = ["compact", "demo", "hwdb10+11", "hwdb11", "student", "teacher", "tutorial-effnet32", "tutorial-vgg19"]
+    purposes = [
+        "compact",
+        "demo",
+        "hwdb10+11",
+        "hwdb11",
+        "pages",
+        "student",
+        "teacher",
+        "tutorial-effnet32",
+        "tutorial-vgg19",
+    ]
     assert [path.stem for path in RECIPES] == purposes
 
 

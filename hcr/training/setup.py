@@ -161,6 +161,8 @@ def set_up_run(
         raise UsageError(f"--charset {config.charset}: names what --draw draws; a pack has its own characters")
     if config.font and not draw:
         raise UsageError(f"--font {config.font[0]}: names what --draw draws with; a pack has its own pictures")
+    if config.pages and not draw:
+        raise UsageError(f"--pages {config.pages}: says how --draw draws; a pack has its own pictures")
     for reader in readers.values():
         if config.size != reader.size:
             raise DataError(
