@@ -125,9 +125,9 @@ def test_share_of_pages_and_of_common_characters() -> None:
     characters = "丁" + COMMON + "鼎"
     labels = common_labels(torch.full_like(samples, len(characters) - 1), samples, 5, characters)
     drawn = np.bincount(labels.numpy(), minlength=len(characters)) / len(samples)
-    assert 0.79 < drawn[-1] < 0.85
+    assert 0.73 < drawn[-1] < 0.77
     assert drawn[characters.index("的")] > 0
-    assert drawn[characters.index("一")] > 3 * drawn[characters.index("的")] > 0, "level strokes come on purpose"
+    assert drawn[characters.index("一")] > 3 * drawn[characters.index("爱")] > 0
     assert set(LEVEL) & set(COMMON) and len(set(COMMON)) == len(COMMON)
 
 

@@ -23,6 +23,7 @@ from hcr.synth.generator import Generator
 from hcr.synth.render import render
 from hcr.synth.rng import growth, keyed, turning, uniform
 from hcr.synth.ruling import PAPERS, lines, rule
+from hcr.synth.running import forms
 from hcr.synth.style import Manner, WriterStyles
 from hcr.synth.trajectory import Path
 
@@ -52,10 +53,10 @@ COMMON = (
 LEVEL = "一二三十土士工王干上下七丁于正五口日"
 """Characters that are like ruled lines."""
 
-SHARES = {"common": 0.15, "level": 0.03}
-"""How many of the pages have one of these characters, whatever label it was their turn to have."""
+SHARES = {"common": 0.12, "running": 0.1, "level": 0.03}
+"""How many of the pages have a common character, one with running forms, one like lines, whatever their turn was."""
 
-QUICK = 0.35
+QUICK = 0.5
 """How many of the characters that have them are written in running forms of the whole."""
 
 _SALT, _SALT_OF_MIXTURE, _SALT_OF_LABEL = 77, 78, 79
@@ -72,7 +73,7 @@ def common_labels(labels: Tensor, samples: Tensor, seed: int, characters: str) -
     chance = uniform(keyed(seed, samples, samples * 0 + _SALT_OF_LABEL), 2)
     start = 0.0
     place = {char: label for label, char in enumerate(characters)}
-    for chosen, share in ((COMMON, SHARES["common"]), (LEVEL, SHARES["level"])):
+    for chosen, share in zip((COMMON, "".join(forms()), LEVEL), SHARES.values(), strict=True):
         known = torch.tensor([place[char] for char in chosen if char in place], dtype=torch.int64)
         if len(known):
             mine = (chance[:, 0] >= start) & (chance[:, 0] < start + share)
