@@ -268,6 +268,8 @@ def test_what_cannot_be_drawn_or_judged_is_refused(uncut: Path, charset: str, sm
         run_drawn(run, charset, tmp_path / "pack")
     with pytest.raises(UsageError, match="--charset gb2312: names what --draw draws; a pack has its own characters"):
         train(GIVEN | {"charset": "gb2312"}, small_pack, run, Execution(), Watcher(), resume=False)
+    with pytest.raises(UsageError, match=r"--pages 0\.5: says how --draw draws; a pack has its own pictures"):
+        train(GIVEN | {"pages": 0.5}, small_pack, run, Execution(), Watcher(), resume=False)
     with pytest.raises(UsageError, match="--draw 99: the run was started with 88"):
         run_drawn(uncut, charset, resume=True, draw=99)
     assert not run.exists()
