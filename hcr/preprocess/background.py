@@ -32,7 +32,7 @@ def paper_is_dark(grey: np.ndarray) -> bool:
         # Most scans and drawings end here, before anything is resized.
         if long < 4 * short and 2 * counts[tone] > grey.size and 4 * (border == tone).sum() > 3 * border.size:
             return tone == 0
-    small = _coarse(grey, COARSE)
+    small = coarse(grey, COARSE)
     even = small - _surface(small)
     even -= np.median(even)
     usual = 6 * 1.4826 * np.median(np.abs(even)) + 8
@@ -69,7 +69,7 @@ def _ends(count: int) -> tuple[slice, slice]:
     return slice(None, count), slice(-count, None)
 
 
-def _coarse(grey: np.ndarray, longest: int) -> np.ndarray:
+def coarse(grey: np.ndarray, longest: int) -> np.ndarray:
     """Average uint8[H, W] down to at most `longest` pixels on the longer side."""
     high, wide = grey.shape
     scale = longest / max(high, wide)
@@ -130,8 +130,11 @@ def _largest_square(mask: np.ndarray) -> int:
     return side
 
 
-def whiten(grey: np.ndarray) -> np.ndarray:
-    """Make the light paper of uint8[H, W] exactly 255 and leave the ink; without ink all is 255."""
+def flat_paper(grey: np.ndarray) -> np.ndarray | None:
+    """Make light flat paper of uint8[H, W] exactly 255 and leave the ink; None where the paper is not flat.
+
+    Without ink all is 255.
+    """
     counts = np.bincount(grey.ravel(), minlength=256)
     present = np.flatnonzero(counts)
     if present[-1] - present[0] < 16:
@@ -141,7 +144,7 @@ def whiten(grey: np.ndarray) -> np.ndarray:
     for paper in (int(present[-1]), threshold + 1 + int(counts[threshold + 1 :].argmax())):
         if counts[paper] * 500 >= grey.size and _is_flat(grey, paper, threshold):
             return np.rint(grey * np.float32(255 / paper)).clip(0, 255).astype(np.uint8) if paper < 255 else grey
-    return _divide_paper(grey)
+    return None
 
 
 def _is_flat(grey: np.ndarray, paper: int, threshold: int) -> bool:
@@ -152,51 +155,43 @@ def _is_flat(grey: np.ndarray, paper: int, threshold: int) -> bool:
     """
     few = max(48, int(0.15 * (grey <= threshold).sum()))
     other = grey != paper
-    stray = other & (grey > paper - 16) & ~_near(grey <= paper - 16, 1)
-    shade = other & ~_near(grey <= threshold, 3)
+    stray = other & (grey > paper - 16) & ~near(grey <= paper - 16, 1)
+    shade = other & ~near(grey <= threshold, 3)
     return bool(stray.sum() <= few and shade.sum() <= 5 * few)
 
 
-def _near(mask: np.ndarray, distance: int) -> np.ndarray:
+def near(mask: np.ndarray, distance: int) -> np.ndarray:
     """Tell which pixels have a True within a square of `distance` (at most 7) pixels."""
     return np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).filter(ImageFilter.BoxBlur(distance))) > 0
 
 
-def _divide_paper(grey: np.ndarray) -> np.ndarray:
-    """Divide uneven paper out, then keep what is dark enough to be ink and its soft edges."""
+def paper_light(grey: np.ndarray, hidden: np.ndarray | None = None) -> np.ndarray:
+    """Estimate the light paper under the ink of uint8[H, W]: float32[H, W], its tone at each place.
+
+    hidden: bool[h, w] of any size, what is no paper at all.
+    """
     high, wide = grey.shape
-    longest = max(high, wide)
-    small = _coarse(grey, FINE)
+    small = coarse(grey, FINE)
+    if hidden is not None:
+        away = np.asarray(Image.fromarray(hidden).resize(small.shape[::-1], Image.Resampling.NEAREST))
+        small = np.where(away, np.uint8(np.median(small[~away])), small) if not away.all() else small
     # A grey closing wider than any stroke shows the paper as it is under the ink. Plain, it follows the edge of a
     # shadow but is too light in a dark corner; on light divided by a surface it is the other way round. Neither is too
     # dark, so the darker one is right. The erosion keeps the edge of a shadow from looking like a stroke.
     window = max(3, max(small.shape) // 4) | 1
     surface = np.maximum(_surface(small), 16)
     paper = np.minimum(_closing(small, window), _closing(small / surface, window) * surface)
-    paper = _slide(paper, 5, np.min)
-    light = Image.fromarray(_slide(paper, 3, np.mean).astype(np.float32)).resize((wide, high), BILINEAR)
-    ratio = grey.astype(np.float32) / np.maximum(np.asarray(light), 1)
-    ratio /= np.median(ratio[ratio > 0.85]) if (ratio > 0.85).any() else 1
-    noise = 1.4826 * float(np.median(np.abs(ratio[ratio > 0.85] - 1)))
-    candidates = ratio[ratio < 1 - max(4 * noise, 0.1)]
-    if candidates.size < 6:
-        return np.full(grey.shape, 255, np.uint8)
-    contrast = 1 - float(np.percentile(candidates, 2))
-    # Averages of 3x3 keep single noisy pixels of a large picture from counting as ink.
-    soft = ratio if longest < 256 else _slide(ratio, 3, np.mean)
-    strong = _without_specks(soft < 1 - 0.4 * contrast)
-    cut = 1 - max(3 * noise, 0.08 * contrast)
-    ink = (ratio < cut) & _near(strong, max(2, longest // 256))
-    tones = (ratio - (1 - contrast)) * (255 / max(cut - (1 - contrast), 1e-3))
-    return np.where(ink, np.rint(tones).clip(0, 254), 255).astype(np.uint8)
+    paper = slide(paper, 5, np.min)
+    soft = Image.fromarray(slide(paper, 3, np.mean).astype(np.float32)).resize((wide, high), BILINEAR)
+    return np.maximum(np.asarray(soft), 1)
 
 
-def _without_specks(strong: np.ndarray) -> np.ndarray:
+def without_specks(strong: np.ndarray) -> np.ndarray:
     """Drop connected patches with less than 1/200 of the ink: dust, and the stubs of ruled lines."""
-    mass = _coarse(strong.astype(np.uint8) * 255, COARSE).astype(np.float64)
+    mass = coarse(strong.astype(np.uint8) * 255, COARSE).astype(np.float64)
     labels = np.where(mass > 0, np.arange(1, mass.size + 1).reshape(mass.shape), 0)
     while True:
-        spread = np.where(mass > 0, _slide(labels, 3, np.max), 0)
+        spread = np.where(mass > 0, slide(labels, 3, np.max), 0)
         if (spread == labels).all():
             break
         labels = spread
@@ -207,10 +202,10 @@ def _without_specks(strong: np.ndarray) -> np.ndarray:
 
 
 def _closing(picture: np.ndarray, window: int) -> np.ndarray:
-    return _slide(_slide(picture, window, np.max), window, np.min)
+    return slide(slide(picture, window, np.max), window, np.min)
 
 
-def _slide(picture: np.ndarray, window: int, reduce: Callable[..., np.ndarray]) -> np.ndarray:
+def slide(picture: np.ndarray, window: int, reduce: Callable[..., np.ndarray]) -> np.ndarray:
     """Reduce every window x window neighbourhood to one number, edges repeated."""
     padded = np.pad(picture, window // 2, mode="edge")
     across = reduce(np.lib.stride_tricks.sliding_window_view(padded, window, 1), -1)

@@ -16,7 +16,10 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, _imaging
 
 from hcr.errors import DataError
-from hcr.preprocess.background import paper_is_dark, whiten
+from hcr.preprocess.background import coarse, flat_paper, paper_is_dark
+from hcr.preprocess.ink import ink_on_paper, without_lines
+from hcr.preprocess.pieces import without_border_pieces, without_outsiders
+from hcr.preprocess.sheet import COARSE, peel, surround
 
 # Recorded in packs, checkpoints and exports: two artefacts meet only where this is equal.
 PREPROCESSING: dict[str, object] = {
@@ -29,6 +32,8 @@ PREPROCESSING: dict[str, object] = {
 
 # Photos are averaged down to this many pixels on the longer side: a character that fills a tenth of it still has 100.
 LONGEST = 1024
+# What has to be evened out is averaged further: that takes its time by the pixel.
+LONGEST_UNEVEN = 640
 
 
 def open_picture(source: Path | BinaryIO, name: str) -> Image.Image:
@@ -57,21 +62,73 @@ def open_picture(source: Path | BinaryIO, name: str) -> Image.Image:
 def to_paper(image: Image.Image) -> np.ndarray:
     """Turn a picture of any mode and polarity into uint8[H, W]: paper exactly 255, ink darker.
 
-    A picture on flat paper of 255 or 0 keeps every byte (inverted for 0); any other has its paper evened out and its
-    noise cut. Pictures longer than 1024 pixels come out smaller; a picture without ink comes out all 255.
+    A picture on flat paper of 255 or 0 keeps every byte (inverted for 0) but for what is no character: a frame, a bar
+    along a side, printed lines, a neighbour's stroke, specks. Any other has its paper evened out and its noise cut.
+    Large pictures come out smaller; a picture without ink comes out all 255.
     """
-    grey, alpha = _grey_and_alpha(image)
+    return readings(image)[0]
+
+
+def readings(image: Image.Image) -> list[np.ndarray]:
+    """Return what `to_paper` gives, the likeliest first, and other readings where the picture has several."""
+    colour, grey, alpha = _channels(image)
     if alpha is None:
-        return whiten(255 - grey if paper_is_dark(grey) else grey)
+        return _on_paper(grey, colour)
     shown = alpha >= 128
     if not shown.any():
-        return np.full(grey.shape, 255, np.uint8)
+        return [np.full(grey.shape, 255, np.uint8)]
     if _is_card(grey, shown):
         rows, columns = (np.flatnonzero(shown.any(axis)) for axis in (1, 0))
         inside = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-        return whiten(_over_white(255 - grey if paper_is_dark(grey[inside]) else grey, alpha))
+        return _on_paper(_over_white(255 - grey if paper_is_dark(grey[inside]) else grey, alpha), None)
     # Ink on nothing: light ink would vanish on white paper, so then its opacity is the ink.
-    return _over_white(grey, alpha) if np.median(grey[shown]) < 160 else 255 - alpha
+    return [_over_white(grey, alpha) if np.median(grey[shown]) < 160 else 255 - alpha]
+
+
+def _on_paper(grey: np.ndarray, colour: Image.Image | None) -> list[np.ndarray]:
+    """Find the character in opaque uint8[H, W]; `colour` is the same picture in RGB, where it has colours."""
+    sheet = peel(grey)
+    if sheet is not None:
+        grey = grey[sheet]
+    dark = paper_is_dark(grey)
+    paper = flat_paper(255 - grey if dark else grey)
+    if paper is not None:
+        rgb = _pixels(colour, sheet) if colour is not None and not dark else None
+        return [without_outsiders(without_lines(paper, rgb))]
+    rgb = _pixels(colour, sheet) if colour is not None else None
+    factor = -(-max(grey.shape) // LONGEST_UNEVEN)
+    if factor > 1:
+        grey = np.asarray(Image.fromarray(grey).reduce(factor))
+        rgb = None if rgb is None else np.asarray(Image.fromarray(rgb).reduce(factor))
+    hidden = surround(coarse(grey, COARSE))
+    if hidden is not None:
+        rows, columns = (np.flatnonzero((~hidden).any(axis)) for axis in (1, 0))
+        scale = [length / small for length, small in zip(grey.shape, hidden.shape, strict=True)]
+        box = tuple(
+            slice(int(ends[0] * step), int(np.ceil((ends[-1] + 1) * step)))
+            for ends, step in zip((rows, columns), scale, strict=True)
+        )
+        grey, rgb = grey[box], None if rgb is None else rgb[box]
+        hidden = hidden[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        known = grey[~np.asarray(Image.fromarray(hidden).resize(grey.shape[::-1], Image.Resampling.NEAREST))]
+        seen = grey.copy()
+        seen[np.asarray(Image.fromarray(hidden).resize(grey.shape[::-1], Image.Resampling.NEAREST))] = np.median(known)
+        dark = paper_is_dark(seen)
+    if dark:
+        grey, rgb = 255 - grey, None
+    paper = without_outsiders(ink_on_paper(grey, rgb, hidden))
+    other = without_border_pieces(paper)
+    return [paper] if other is None else [paper, other]
+
+
+def _pixels(colour: Image.Image, box: tuple[slice, slice] | None) -> np.ndarray:
+    pixels = np.asarray(colour)
+    return pixels if box is None else pixels[box]
+
+
+def candidates(image: Image.Image, size: int) -> list[np.ndarray]:
+    """Return the squares uint8[size, size] of a picture's readings, the likeliest first."""
+    return [fit_square(paper, size) for paper in readings(image)]
 
 
 def fit_square(picture: np.ndarray, size: int) -> np.ndarray:
@@ -123,23 +180,31 @@ def _shared(grey: np.ndarray) -> Any:
     return _imaging.map_buffer(grey, grey.shape[::-1], "raw", 0, ("L", 0, 1))
 
 
-def _grey_and_alpha(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return luminance uint8[H, W], and opacity uint8[H, W] where any pixel is not opaque; at most LONGEST long."""
+def _channels(image: Image.Image) -> tuple[Image.Image | None, np.ndarray, np.ndarray | None]:
+    """Return a picture in RGB where it has colours, luminance uint8[H, W], and opacity where any pixel is not opaque.
+
+    Opacity is uint8[H, W]. All are at most LONGEST long.
+    """
+    colour = None
     if image.mode.startswith(("I", "F")):
         image = Image.fromarray(_eight_bits(np.asarray(image)))
     elif image.mode in ("LAB", "HSV"):
         image = image.getchannel({"LAB": 0, "HSV": 2}[image.mode])
     elif image.has_transparency_data:
         image = image.convert("RGBA").convert("LA") if image.mode != "LA" else image
-    elif image.mode != "L":
-        image = image.convert("RGB").convert("L") if image.mode == "P" else image.convert("L")
+    elif image.mode not in ("1", "L"):
+        colour = image if image.mode == "RGB" else image.convert("RGB")
+        image = colour.convert("L") if image.mode == "P" else image.convert("L")
+    elif image.mode == "1":
+        image = image.convert("L")
     factor = -(-max(image.size) // LONGEST)
     if factor > 1:
         image = image.reduce(factor)
+        colour = colour.reduce(factor) if colour else None
     if image.mode != "LA":
-        return np.asarray(image), None
+        return colour, np.asarray(image), None
     grey, alpha = (np.asarray(channel) for channel in image.split())
-    return grey, None if alpha.min() == 255 else alpha
+    return None, grey, None if alpha.min() == 255 else alpha
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:

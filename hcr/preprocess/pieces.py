@@ -1,0 +1,118 @@
+"""What stands apart from the character: specks, and strokes of a neighbour that reach in at the picture's border."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from hcr.preprocess.sheet import components
+
+# A piece of a neighbour: no more than this share of the rest's ink, this far off it in sides of the rest, and the rest
+# this far from every border.
+NEIGHBOUR, APART, FREE = 0.35, 0.04, 0.06
+# A speck: of this share of the rest's ink, this long, and this far off it.
+SPECK, SPECK_LONG, SPECK_APART = 0.01, 0.04, 0.08
+
+
+def without_outsiders(picture: np.ndarray) -> np.ndarray:
+    """Take specks and neighbours' strokes off uint8[H, W] (255 = paper) that paper parts from the rest, side by side.
+
+    Where strokes lie on a border of the picture because it is cut tight, every byte stays.
+    """
+    ink = picture < 255
+    across, down = ink.sum(0), ink.sum(1)
+    if not across.any():
+        return picture
+    (left, right), (top, bottom) = (_ends(counts) for counts in (across, down))
+    box = [top, bottom, left, right]
+    while True:
+        found = _outermost(ink, box)
+        if found is None:
+            break
+        box = found
+    if box == [top, bottom, left, right]:
+        return picture
+    kept = np.full_like(picture, 255)
+    inside = (slice(box[0], box[1]), slice(box[2], box[3]))
+    kept[inside] = picture[inside]
+    return kept
+
+
+def _ends(counts: np.ndarray) -> tuple[int, int]:
+    found = np.flatnonzero(counts)
+    return int(found[0]), int(found[-1]) + 1
+
+
+def _outermost(ink: np.ndarray, box: list[int]) -> list[int] | None:
+    """Return the box top, bottom, left, right without one piece that is no part of the character, or None."""
+    part = ink[box[0] : box[1], box[2] : box[3]]
+    total = int(part.sum())
+    high, wide = ink.shape
+    for axis in (0, 1):
+        counts = part.sum(1 - axis)
+        empty = np.flatnonzero(counts == 0)
+        if not len(empty):
+            continue
+        for far in (False, True):
+            line = counts[::-1] if far else counts
+            gap = int(np.flatnonzero(line == 0)[0])
+            rest = gap + int(np.flatnonzero(line[gap:])[0])
+            mass = int(line[:gap].sum())
+            others = total - mass
+            if mass > NEIGHBOUR * others:
+                continue
+            trimmed = part[::-1] if far and axis == 0 else part[:, ::-1] if far else part
+            piece = trimmed[:gap] if axis == 0 else trimmed[:, :gap]
+            kept = trimmed[rest:] if axis == 0 else trimmed[:, rest:]
+            rows, columns = _ends(kept.sum(1)), _ends(kept.sum(0))
+            side = max(rows[1] - rows[0], columns[1] - columns[0])
+            along = _ends(piece.sum(axis))
+            long = max(gap, along[1] - along[0])
+            speck = mass <= SPECK * others and long <= SPECK_LONG * side and rest - gap >= SPECK_APART * side
+            found = list(box)
+            place = 2 * axis + int(far)
+            found[place] += -rest if far else rest
+            at_border = box[place] == (ink.shape[axis] if far else 0)
+            if not speck:
+                if not at_border or rest - gap < APART * side:
+                    continue
+                inner = ink[found[0] : found[1], found[2] : found[3]]
+                (t, b), (l, r) = _ends(inner.sum(1)), _ends(inner.sum(0))
+                margins = (found[0] + t, high - found[0] - b, found[2] + l, wide - found[2] - r)
+                if min(margins) < FREE * side:
+                    continue
+            inner = ink[found[0] : found[1], found[2] : found[3]]
+            (t, b), (l, r) = _ends(inner.sum(1)), _ends(inner.sum(0))
+            return [found[0] + t, found[0] + b, found[2] + l, found[2] + r]
+    return None
+
+
+def without_border_pieces(picture: np.ndarray) -> np.ndarray | None:
+    """Take off uint8[H, W] the small parts that touch the border; None where there are none, or no rest."""
+    scale = max(1, -(-max(picture.shape) // 128))
+    ink = Image.fromarray((picture < 160).astype(np.uint8) * 255)
+    small = np.asarray(ink.reduce(scale)) > 60
+    labels, count = components(small)
+    if count < 2:
+        return None
+    areas = np.bincount(labels.ravel(), minlength=count + 1)
+    areas[0] = 0
+    border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+    off = [number for number in border.tolist() if number and areas[number] < 0.25 * areas.sum()]
+    if not off or areas[off].sum() > 0.4 * areas.sum():
+        return None
+    mask = np.isin(labels, off)
+    away = np.kron(mask, np.ones((scale, scale), bool))[: picture.shape[0], : picture.shape[1]]
+    # Soft edges go with what they belong to.
+    kept = np.kron(small & ~mask, np.ones((scale, scale), bool))[: picture.shape[0], : picture.shape[1]]
+    near_away = np.asarray(Image.fromarray(away.astype(np.uint8)).filter(_square(3 * scale))) > 0
+    near_kept = np.asarray(Image.fromarray(kept.astype(np.uint8)).filter(_square(scale))) > 0
+    result = picture.copy()
+    result[near_away & ~near_kept] = 255
+    return result
+
+
+def _square(reach: int):  # type: ignore[no-untyped-def]
+    from PIL import ImageFilter
+
+    return ImageFilter.MaxFilter(2 * reach + 1)

@@ -1,0 +1,201 @@
+"""Where the sheet is: what lies around it or along its sides comes off before ink and paper are told apart.
+
+A frame, a scanner's dark edge, a toolbar or a desk covers a side of the picture from end to end, which no stroke does.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+COARSE = 128
+# Share of a side's pixels that are not paper where something lies along it.
+WHOLE = 0.98
+# A sheet has at least this share of the picture.
+SMALLEST = 0.04
+
+Box = tuple[slice, slice]
+
+
+def peel(grey: np.ndarray) -> Box | None:
+    """Find the sheet of flat paper within level bars along the sides of uint8[H, W]: frames, edges, toolbars.
+
+    Gives None where there are none, or where what they hold touches them or is nothing: 口 and 田 cropped tight.
+    """
+    high, wide = grey.shape
+    if min(high, wide) < 16:
+        return None
+    # Most pictures end here: no side is of ink from end to end, or all are.
+    sides = (grey[0], grey[-1], grey[:, 0], grey[:, -1])
+    paper = int(np.bincount(grey.ravel(), minlength=256).argmax())
+    if not any(_bar(side, paper) for side in sides) or (grey == paper).mean() < 0.25:
+        return None
+    other = np.abs(grey.astype(np.int16) - paper) > 16
+    top, bottom, left, right = 0, high, 0, wide
+    peeled = np.zeros(4, int)
+    for _ in range(2):
+        while bottom - top > 8 and other[top, left:right].mean() >= WHOLE:
+            top += 1
+        while bottom - top > 8 and other[bottom - 1, left:right].mean() >= WHOLE:
+            bottom -= 1
+        while right - left > 8 and other[top:bottom, left].mean() >= WHOLE:
+            left += 1
+        while right - left > 8 and other[top:bottom, right - 1].mean() >= WHOLE:
+            right -= 1
+    peeled = np.array([top, high - bottom, left, wide - right])
+    if peeled.max() > 0.3 * min(high, wide):
+        return None
+    # A bar's soft edge.
+    inner = other[top + 1 : bottom - 1, left + 1 : right - 1]
+    edges = (inner[0], inner[-1], inner[:, 0], inner[:, -1])
+    if any(edge.any() for edge, depth in zip(edges, peeled, strict=True) if depth):
+        return None
+    rows, columns = np.flatnonzero(inner.any(1)), np.flatnonzero(inner.any(0))
+    if not len(rows) or max(rows[-1] - rows[0], columns[-1] - columns[0]) < 0.15 * max(inner.shape):
+        return None
+    soft = [int(depth > 0) for depth in peeled]
+    return slice(top + soft[0], bottom - soft[1]), slice(left + soft[2], right - soft[3])
+
+
+def _bar(side: np.ndarray, paper: int) -> bool:
+    return bool((np.abs(side.astype(np.int16) - paper) > 16).mean() >= WHOLE)
+
+
+def surround(small: np.ndarray) -> np.ndarray | None:
+    """Find what lies around a sheet in a coarse picture uint8[h, w]: bool[h, w], or None where nothing does.
+
+    Of two tones, one covers a side from end to end and has nothing on it, a hard shadow has ink; the other is solid and
+    has ink on it, and paper all along its edge.
+    """
+    threshold = _otsu(small)
+    light = small > threshold
+    for tone in (light, ~light):
+        found = _around(tone, small)
+        if found is not None:
+            return found
+    return None
+
+
+def _otsu(small: np.ndarray) -> float:
+    counts = np.bincount(small.ravel(), minlength=256).astype(np.float64)
+    below, moment = np.cumsum(counts), np.cumsum(counts * np.arange(256))
+    between = (moment[-1] / below[-1] * below - moment) ** 2 / np.maximum(below * (below[-1] - below), 1)
+    return float(np.flatnonzero(between >= between.max() * (1 - 1e-9)).mean())
+
+
+def _around(sheet_tone: np.ndarray, small: np.ndarray) -> np.ndarray | None:
+    high, wide = small.shape
+    sides = (sheet_tone[0], sheet_tone[-1], sheet_tone[:, 0], sheet_tone[:, -1])
+    if min(high, wide) < 12 or not any(side.mean() <= 1 - WHOLE for side in sides):
+        return None
+    # Ink and lines on the sheet are closed, what reaches the picture's border is not.
+    reach = max(2, max(high, wide) // 10)
+    padded = np.pad(sheet_tone, 2 * reach, mode="edge")
+    closed = ~_grown(~_grown(padded, reach), reach)[2 * reach : -2 * reach, 2 * reach : -2 * reach]
+    closed |= sheet_tone
+    labels, count = components(closed)
+    if not count:
+        return None
+    areas = np.bincount(labels.ravel())
+    areas[0] = 0
+    sheet = labels == int(areas.argmax())
+    other = reached(~sheet)
+    sheet = ~other
+    area = int(sheet.sum())
+    covers = any(side.mean() >= WHOLE for side in (other[0], other[-1], other[:, 0], other[:, -1]))
+    if not covers or area < SMALLEST * small.size or other.sum() < 0.01 * small.size:
+        return None
+    if sheet_tone[sheet].mean() < 0.5:
+        return None
+    rim = sheet & _grown(other, 2)
+    if sheet_tone[rim].mean() < 0.85:
+        return None
+    # Within the sheet there is something that is no part of its surround.
+    ink = sheet & ~_grown(other, 3) & ~sheet_tone
+    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
+    if not len(rows):
+        return None
+    across = np.sqrt(area)
+    if max(rows[-1] - rows[0], columns[-1] - columns[0]) < 0.15 * across:
+        return None
+    # A shadow has ink on it: as much darker again as the ink is on the light part.
+    inside = small[other & ~_grown(sheet, 2)].astype(np.float64)
+    if inside.size > 30:
+        middle = np.median(inside)
+        paper = np.median(small[sheet & sheet_tone])
+        drop = abs(paper - middle)
+        if (np.abs(inside - middle) > max(0.25 * drop, 12)).mean() > 0.02 and _strokes_on(inside, middle, small, sheet):
+            return None
+    return other
+
+
+def _strokes_on(inside: np.ndarray, middle: float, small: np.ndarray, sheet: np.ndarray) -> bool:
+    """Tell whether what stands out on a surround does so as ink on the sheet does: in the same direction, as far."""
+    paper = np.median(small[sheet])
+    ink = small[sheet]
+    darker = np.percentile(ink, 1) < paper - 30
+    depth = (np.percentile(ink, 1) + 1) / (paper + 1) if darker else 1.0
+    return bool(darker and np.percentile(inside, 2) < middle * min(0.85, depth + 0.3))
+
+
+def _grown(mask: np.ndarray, reach: int) -> np.ndarray:
+    """Dilate bool[h, w] by a square of `reach` pixels to each side, in steps that double."""
+    for axis in (0, 1):
+        done = 0
+        while done < reach:
+            step = min(reach - done, max(1, done))
+            wider = mask.copy()
+            if axis:
+                wider[:, step:] |= mask[:, :-step]
+                wider[:, :-step] |= mask[:, step:]
+            else:
+                wider[step:] |= mask[:-step]
+                wider[:-step] |= mask[step:]
+            mask, done = wider, done + step
+    return mask
+
+
+def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """Label the 8-connected parts of bool[h, w]: int[h, w] from 1, 0 where False, and their number."""
+    high, wide = mask.shape
+    flat = np.zeros((high, wide + 2), np.int8)
+    flat[:, 1:-1] = mask
+    steps = np.diff(flat, axis=1)
+    rows, starts = np.nonzero(steps == 1)
+    ends = np.nonzero(steps == -1)[1]
+    parent = list(range(len(rows)))
+
+    def root(node: int) -> int:
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    first = np.searchsorted(rows, np.arange(high + 1)).tolist()
+    start_list, end_list = starts.tolist(), ends.tolist()
+    for row in range(1, high):
+        above, here = first[row - 1], first[row]
+        stop_above, stop = first[row], first[row + 1]
+        while above < stop_above and here < stop:
+            if end_list[above] >= start_list[here] and end_list[here] >= start_list[above]:
+                parent[root(above)] = root(here)
+            if end_list[above] < end_list[here]:
+                above += 1
+            else:
+                here += 1
+    roots = np.array([root(node) for node in range(len(rows))], np.int64)
+    _, numbers = np.unique(roots, return_inverse=True)
+    change = np.zeros((high, wide + 1), np.int64)
+    np.add.at(change, (rows, starts), numbers + 1)
+    np.add.at(change, (rows, ends), -(numbers + 1))
+    return np.cumsum(change, 1)[:, :-1], int(numbers.max()) + 1 if len(rows) else 0
+
+
+def reached(mask: np.ndarray) -> np.ndarray:
+    """Tell which True pixels of bool[h, w] are connected with its border."""
+    labels, count = components(mask)
+    border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    touched = np.zeros(count + 1, bool)
+    touched[border] = True
+    touched[0] = False
+    return touched[labels]
