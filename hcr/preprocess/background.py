@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
 # Polarity and paper are looked for in averages of this size, where noise is gone and a stroke is a few pixels wide.
 COARSE = 64
 FINE = 128
+
+# A shadow is at least this share as light as the paper that lies in the light.
+SHADE = 0.3
 
 BOX = Image.Resampling.BOX
 BILINEAR = Image.Resampling.BILINEAR
@@ -33,6 +36,8 @@ def paper_is_dark(grey: np.ndarray) -> bool:
         if long < 4 * short and 2 * counts[tone] > grey.size and 4 * (border == tone).sum() > 3 * border.size:
             return tone == 0
     small = coarse(grey, COARSE)
+    if long < 4 * short and _half_in_shadow(small):
+        return False
     even = small - _surface(small)
     even -= np.median(even)
     usual = 6 * 1.4826 * np.median(np.abs(even)) + 8
@@ -59,6 +64,20 @@ def paper_is_dark(grey: np.ndarray) -> bool:
     flat = _spread(small[dark]) - _spread(small[~dark])
     room = np.log(_largest_square(~dark) / _largest_square(dark))
     return bool((0.5 - _border(dark).mean()) + (0.5 - corners) + room + 8 * flat / 255 < 0)
+
+
+def _half_in_shadow(small: np.ndarray) -> bool:
+    """Tell whether the darker of two tones is paper, too, in a hard shadow, with dark ink on it."""
+    dark, _ = _two_tones(small)
+    inner = small[dark & ~near(~dark, 2)]
+    return inner.size > 0.1 * small.size and is_shade(inner, float(np.median(small[~dark])))
+
+
+def is_shade(tones: np.ndarray, paper: float) -> bool:
+    """Tell whether tones, uint8[N], are of shaded paper, as dark as shadows are and with strokes on it."""
+    middle = float(np.median(tones)) if tones.size else 0.0
+    strokes = tones < middle - max(0.25 * middle, 12)
+    return SHADE * paper < middle < 0.9 * paper and bool(0.005 < strokes.mean() < 0.3)
 
 
 def _border(picture: np.ndarray) -> np.ndarray:
@@ -161,8 +180,17 @@ def _is_flat(grey: np.ndarray, paper: int, threshold: int) -> bool:
 
 
 def near(mask: np.ndarray, distance: int) -> np.ndarray:
-    """Tell which pixels have a True within a square of `distance` (at most 7) pixels."""
-    return np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).filter(ImageFilter.BoxBlur(distance))) > 0
+    """Tell which pixels of bool[H, W] have a True within a square of `distance` pixels to each side."""
+    for axis in (0, 1):
+        done = 0
+        while done < distance:
+            step = min(distance - done, max(1, done))
+            wider = mask.copy()
+            to, back = (wider[step:], wider[:-step]) if axis == 0 else (wider[:, step:], wider[:, :-step])
+            to |= mask[:-step] if axis == 0 else mask[:, :-step]
+            back |= mask[step:] if axis == 0 else mask[:, step:]
+            mask, done = wider, done + step
+    return mask
 
 
 def paper_light(grey: np.ndarray, hidden: np.ndarray | None = None) -> np.ndarray:
@@ -181,6 +209,14 @@ def paper_light(grey: np.ndarray, hidden: np.ndarray | None = None) -> np.ndarra
     window = max(3, max(small.shape) // 4) | 1
     surface = np.maximum(_surface(small), 16)
     paper = np.minimum(_closing(small, window), _closing(small / surface, window) * surface)
+    # A finger's shadow is narrower than that window, but wider than a stroke, and lighter than the ink.
+    narrow = _closing(small, max(3, max(small.shape) // 10) | 1)
+    seen, left = small / np.maximum(paper, 1), narrow / np.maximum(paper, 1)
+    marks = seen[seen < 0.8]
+    if len(marks):
+        darkest = float(np.percentile(marks, 2))
+        shade = (left < 0.85) & (left > max(SHADE, darkest + 0.2))
+        paper = np.where(shade, narrow, paper)
     paper = slide(paper, 5, np.min)
     soft = Image.fromarray(slide(paper, 3, np.mean).astype(np.float32)).resize((wide, high), BILINEAR)
     return np.maximum(np.asarray(soft), 1)

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, _imaging
 
 from hcr.errors import DataError
-from hcr.preprocess.background import coarse, flat_paper, paper_is_dark
+from hcr.preprocess.background import coarse, flat_paper, near, paper_is_dark
 from hcr.preprocess.ink import ink_on_paper, without_lines
 from hcr.preprocess.pieces import without_border_pieces, without_outsiders
 from hcr.preprocess.sheet import COARSE, peel, surround
@@ -102,6 +102,7 @@ def _on_paper(grey: np.ndarray, colour: Image.Image | None) -> list[np.ndarray]:
         rgb = None if rgb is None else np.asarray(Image.fromarray(rgb).reduce(factor))
     hidden = surround(coarse(grey, COARSE))
     if hidden is not None:
+        hidden = near(hidden, 1)
         rows, columns = (np.flatnonzero((~hidden).any(axis)) for axis in (1, 0))
         scale = [length / small for length, small in zip(grey.shape, hidden.shape, strict=True)]
         box = tuple(
@@ -116,9 +117,9 @@ def _on_paper(grey: np.ndarray, colour: Image.Image | None) -> list[np.ndarray]:
         dark = paper_is_dark(seen)
     if dark:
         grey, rgb = 255 - grey, None
-    paper = without_outsiders(ink_on_paper(grey, rgb, hidden))
-    other = without_border_pieces(paper)
-    return [paper] if other is None else [paper, other]
+    found = [without_outsiders(paper) for paper in ink_on_paper(grey, rgb, hidden)]
+    other = without_border_pieces(found[-1])
+    return found if other is None else [*found, other]
 
 
 def _pixels(colour: Image.Image, box: tuple[slice, slice] | None) -> np.ndarray:

@@ -16,13 +16,14 @@ from PIL import Image
 # Lines are looked for in averages of this size, cut across into so many blocks.
 LONGEST = 256
 BLOCKS = 16
-SLOPES = np.linspace(-0.07, 0.07, 29)
+# Tangent of the steepest slant.
+STEEPEST = 0.07
 
 # In how much of a block a line has to be, and over how much of the picture.
 COVERED = 0.7
 RUN = 0.6
 # As far from an edge or a crossing line as this, in sides of the picture, a line still reaches it.
-REACH = 0.08
+REACH = 0.03
 # A line is at most this thick, in sides of the picture; or 2 pixels.
 THICK = 0.03
 
@@ -39,6 +40,44 @@ class Line:
     thick: float
 
 
+def may_have_lines(ink: np.ndarray) -> bool:
+    """Tell in a moment whether bool[H, W] can have lines: thin ends on opposite borders, or ink on all sides of a box."""
+    for part in (ink, ink.T):
+        high, wide = part.shape
+        drift = STEEPEST * wide + 1
+        ends = [_thin_ends(part[:, column], max(3.0, 2 * THICK * max(ink.shape))) for column in (0, -1)]
+        for first in ends[0]:
+            for last in ends[1]:
+                if abs(first - last) <= drift and _straight(part, first, last):
+                    return True
+    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
+    if not len(rows):
+        return False
+    box = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    if min(box.shape) < 0.75 * min(ink.shape):
+        return False
+    deep = max(2, round(STEEPEST * max(box.shape)))
+    strips = (box[:deep].any(0), box[-deep:].any(0), box[:, :deep].any(1), box[:, -deep:].any(1))
+    return all(strip.mean() > 0.95 for strip in strips)
+
+
+def _thin_ends(border: np.ndarray, most: float) -> list[float]:
+    """Return the middles of the runs of True that are no longer than `most`."""
+    if not border.any():
+        return []
+    bounds = np.flatnonzero(np.concatenate(([border[0]], border[1:] != border[:-1], [border[-1]]))).tolist()
+    return [(start + stop) / 2 for start, stop in zip(bounds[::2], bounds[1::2], strict=True) if stop - start <= most]
+
+
+def _straight(part: np.ndarray, first: float, last: float) -> bool:
+    """Tell whether most of 32 places between two ends have ink within a pixel."""
+    high, wide = part.shape
+    share = np.linspace(0.02, 0.98, 32)
+    rows = (first + (last - first) * share).astype(int)
+    places = np.clip(rows + np.arange(-1, 2)[:, None], 0, high - 1)
+    return bool(part[places, (share * wide).astype(int)].any(0).mean() >= RUN)
+
+
 def find_lines(ink: np.ndarray) -> list[Line]:
     """Find the printed lines in bool[H, W] (True = ink or line).
 
@@ -48,14 +87,20 @@ def find_lines(ink: np.ndarray) -> list[Line]:
     found = _runs(small, False) + _runs(small.T, True)
     shape = small.shape
     while True:
-        kept = [line for line in found if _ends_well(line, found, shape)]
+        kept = [whole for line in found if (whole := _whole(line, found, shape))]
         if len(kept) == len(found):
             break
-        found = kept
+        found = [line for line in found if _whole(line, found, shape)]
     return [
-        Line(one.upright, *(value * scale for value in (one.middle + 0.5,)), one.slope, one.start * scale,
-             one.end * scale, one.thick * scale)
-        for one in found
+        Line(
+            line.upright,
+            (line.middle + 0.5) * scale,
+            line.slope,
+            line.start * scale,
+            line.end * scale,
+            line.thick * scale,
+        )
+        for line in kept
     ]
 
 
@@ -73,22 +118,27 @@ def _reduced(ink: np.ndarray) -> tuple[np.ndarray, float]:
 def _runs(ink: np.ndarray, upright: bool) -> list[Line]:
     """Find straight runs of ink that are nearly level in bool[H, W], the longest first."""
     high, wide = ink.shape
-    if min(high, wide) < 2 * BLOCKS // 2:
+    if min(high, wide) < BLOCKS:
         return []
     blocks = min(BLOCKS, wide // 2)
     cuts = np.linspace(0, wide, blocks + 1).round().astype(int)
-    reach = int(np.ceil(0.035 * wide)) + 10
+    # The next slope differs by a pixel and a half at the ends, as much as a line may be off.
+    steps = int(np.ceil(STEEPEST * wide / 3))
+    slopes = np.linspace(-STEEPEST, STEEPEST, 2 * steps + 1)
+    reach = int(np.ceil(STEEPEST * wide / 2)) + 10
     padded = np.pad(ink, ((reach + 1, reach + 1), (0, 0)))
+    solid = np.add.reduceat(padded, cuts[:-1], 1, dtype=np.float32) / np.diff(cuts).astype(np.float32)
     near = padded[:-2] | padded[1:-1] | padded[2:]
-    solid = np.add.reduceat(padded[1:-1], cuts[:-1], 1, dtype=np.int32) / np.diff(cuts)
-    cover = np.add.reduceat(near, cuts[:-1], 1, dtype=np.int32) / np.diff(cuts)
-    centres = (cuts[:-1] + cuts[1:]) / 2 - wide / 2
-    offsets = np.rint(SLOPES[:, None] * centres).astype(int)  # [slope, block]
-    rows = np.arange(high)[None, :, None] + reach + offsets[:, None, :]
-    at = cover[rows, np.arange(blocks)]  # [slope, row, block]
-    held = at >= COVERED
-    length, last = _longest_run(held)
+    cover = np.add.reduceat(near, cuts[:-1], 1, dtype=np.int32) >= COVERED * np.diff(cuts)
     least = int(np.ceil(RUN * blocks))
+    solid = solid[1:-1]
+    centres = (cuts[:-1] + cuts[1:]) / 2 - wide / 2
+    offsets = np.rint(slopes[:, None] * centres).astype(int)  # [slope, block]
+    rows = np.arange(high)[None, :, None] + reach + offsets[:, None, :]
+    held = cover[rows, np.arange(blocks)]  # [slope, row, block]
+    if held.sum(2).max() < least - 2:
+        return []
+    length, last = _longest_run(held)
     if length.max() < least:
         return []
     score = length + solid[rows, np.arange(blocks)].mean(2)
@@ -115,12 +165,28 @@ def _runs(ink: np.ndarray, upright: bool) -> list[Line]:
         thick = high_edge - low + 1
         centre = row + (low + high_edge) / 2 - 10
         if thick <= width_most and low > 0 and high_edge < 20:
-            lines.append(
-                Line(upright, float(centre), float(SLOPES[slope]), float(cuts[run[0]]), float(cuts[run[-1] + 1]), float(thick))
-            )
+            start, stop = _ends(near, slopes[slope], centre + reach, int(cuts[run[0]]), int(cuts[run[-1] + 1]))
+            lines.append(Line(upright, float(centre), float(slopes[slope]), start, stop, float(thick)))
         guard = max(3, thick // 2 + 2)
         taken[max(0, int(centre) - guard) : int(centre) + guard + 1] = True
         taken[max(0, row - guard) : row + guard + 1] = True
+
+
+def _ends(near: np.ndarray, slope: float, middle: float, start: int, stop: int) -> tuple[float, float]:
+    """Follow a run from whole blocks to where its ink ends: more than 2 pixels without."""
+    high, wide = near.shape
+    columns = np.arange(wide)
+    rows = np.rint(middle + slope * (columns + 0.5 - wide / 2)).astype(int).clip(0, high - 1)
+    inked = near[rows, columns].tolist()
+    for step, limit in ((-1, 0), (1, wide)):
+        place = start if step < 0 else stop
+        blank = 0
+        while place != limit and blank <= 2:
+            place += step
+            blank = 0 if inked[place if step < 0 else place - 1] else blank + 1
+        place -= step * blank
+        start, stop = (place, stop) if step < 0 else (start, place)
+    return float(start), float(stop)
 
 
 def _longest_run(held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -140,21 +206,27 @@ def _longest_run(held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return best, last
 
 
-def _ends_well(line: Line, lines: list[Line], shape: tuple[int, ...]) -> bool:
+def _whole(line: Line, lines: list[Line], shape: tuple[int, ...]) -> Line | None:
+    """Lengthen a line to the edges or crossing lines that it all but reaches; None where an end reaches neither."""
     high, wide = shape if not line.upright else shape[::-1]
-    near = REACH * wide
-    for end, edge in ((line.start, 0), (line.end, wide)):
-        if abs(end - edge) <= near:
-            continue
+    near = max(2.0, REACH * wide)
+    ends = []
+    for end, edge, out in ((line.start, 0, -1), (line.end, wide, 1)):
         along = line.middle + line.slope * (end - wide / 2)
-        if not any(
-            other.upright != line.upright
-            and abs(other.middle - end) <= near
-            and other.start - near <= along <= other.end + near
+        met = [
+            other.middle + other.slope * (along - high / 2) + out * (other.thick / 2 + 1)
             for other in lines
-        ):
-            return False
-    return True
+            if other.upright != line.upright
+            and abs(other.middle + other.slope * (along - high / 2) - end) <= near
+            and other.start - near <= along <= other.end + near
+        ]
+        if abs(end - edge) <= near:
+            ends.append(float(edge))
+        elif met:
+            ends.append(max(met) if out > 0 else min(met))
+        else:
+            return None
+    return Line(line.upright, line.middle, line.slope, ends[0], ends[1], line.thick)
 
 
 def bands(lines: list[Line], shape: tuple[int, ...], wider: float = 0.0) -> np.ndarray:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from hcr.preprocess.background import near
 from hcr.preprocess.sheet import components
 
 # A piece of a neighbour: no more than this share of the rest's ink, this far off it in sides of the rest, and the rest
 # this far from every border.
-NEIGHBOUR, APART, FREE = 0.35, 0.04, 0.06
-# A speck: of this share of the rest's ink, this long, and this far off it.
-SPECK, SPECK_LONG, SPECK_APART = 0.01, 0.04, 0.08
+NEIGHBOUR, APART, FREE = 0.6, 0.04, 0.06
+# Specks: each of this share of the rest's ink, this long, and this far off it.
+SPECK, SPECK_LONG, SPECK_APART = 0.015, 0.04, 0.08
 
 
 def without_outsiders(picture: np.ndarray) -> np.ndarray:
@@ -20,10 +21,12 @@ def without_outsiders(picture: np.ndarray) -> np.ndarray:
     Where strokes lie on a border of the picture because it is cut tight, every byte stays.
     """
     ink = picture < 255
-    across, down = ink.sum(0), ink.sum(1)
+    across, down = ink.any(0), ink.any(1)
     if not across.any():
         return picture
-    (left, right), (top, bottom) = (_ends(counts) for counts in (across, down))
+    (left, right), (top, bottom) = _ends(across), _ends(down)
+    if across[left:right].all() and down[top:bottom].all():
+        return picture
     box = [top, bottom, left, right]
     while True:
         found = _outermost(ink, box)
@@ -66,9 +69,11 @@ def _outermost(ink: np.ndarray, box: list[int]) -> list[int] | None:
             kept = trimmed[rest:] if axis == 0 else trimmed[:, rest:]
             rows, columns = _ends(kept.sum(1)), _ends(kept.sum(0))
             side = max(rows[1] - rows[0], columns[1] - columns[0])
-            along = _ends(piece.sum(axis))
-            long = max(gap, along[1] - along[0])
-            speck = mass <= SPECK * others and long <= SPECK_LONG * side and rest - gap >= SPECK_APART * side
+            edges = np.flatnonzero(np.diff(piece.any(axis), prepend=False, append=False))
+            lengths = np.diff(edges)[::2]
+            long = max(gap, int(lengths.max()))
+            small = mass <= SPECK * others * len(lengths) and long <= SPECK_LONG * side
+            speck = small and rest - gap >= SPECK_APART * side
             found = list(box)
             place = 2 * axis + int(far)
             found[place] += -rest if far else rest
@@ -98,21 +103,12 @@ def without_border_pieces(picture: np.ndarray) -> np.ndarray | None:
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     areas[0] = 0
     border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
-    off = [number for number in border.tolist() if number and areas[number] < 0.25 * areas.sum()]
-    if not off or areas[off].sum() > 0.4 * areas.sum():
+    few = [number for number in border.tolist() if number and areas[number] < 0.25 * areas.sum()]
+    if not few or areas[few].sum() > 0.4 * areas.sum():
         return None
-    mask = np.isin(labels, off)
-    away = np.kron(mask, np.ones((scale, scale), bool))[: picture.shape[0], : picture.shape[1]]
+    mask = np.isin(labels, few)
+    away, kept = (np.kron(part, np.ones((scale, scale), bool)) for part in (mask, small & ~mask))
     # Soft edges go with what they belong to.
-    kept = np.kron(small & ~mask, np.ones((scale, scale), bool))[: picture.shape[0], : picture.shape[1]]
-    near_away = np.asarray(Image.fromarray(away.astype(np.uint8)).filter(_square(3 * scale))) > 0
-    near_kept = np.asarray(Image.fromarray(kept.astype(np.uint8)).filter(_square(scale))) > 0
-    result = picture.copy()
-    result[near_away & ~near_kept] = 255
-    return result
-
-
-def _square(reach: int):  # type: ignore[no-untyped-def]
-    from PIL import ImageFilter
-
-    return ImageFilter.MaxFilter(2 * reach + 1)
+    high, wide = picture.shape
+    off = (near(away, 3 * scale) & ~near(kept, scale))[:high, :wide]
+    return np.where(off, np.uint8(255), picture)

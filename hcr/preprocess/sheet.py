@@ -6,13 +6,16 @@ A frame, a scanner's dark edge, a toolbar or a desk covers a side of the picture
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image
+
+from hcr.preprocess.background import is_shade, near
 
 COARSE = 128
 # Share of a side's pixels that are not paper where something lies along it.
 WHOLE = 0.98
 # A sheet has at least this share of the picture.
 SMALLEST = 0.04
+# Of a sheet at least this share is paper: what is drawn with a pen, 国 with a wide one, has less.
+SOLID = 0.7
 
 Box = tuple[slice, slice]
 
@@ -25,8 +28,11 @@ def peel(grey: np.ndarray) -> Box | None:
     high, wide = grey.shape
     if min(high, wide) < 16:
         return None
-    # Most pictures end here: no side is of ink from end to end, or all are.
     sides = (grey[0], grey[-1], grey[:, 0], grey[:, -1])
+    for tone in (255, 0):
+        # Most scans and drawings end here: there is paper on each side.
+        if all((side == tone).mean() > 1 - WHOLE for side in sides):
+            return None
     paper = int(np.bincount(grey.ravel(), minlength=256).argmax())
     if not any(_bar(side, paper) for side in sides) or (grey == paper).mean() < 0.25:
         return None
@@ -91,7 +97,7 @@ def _around(sheet_tone: np.ndarray, small: np.ndarray) -> np.ndarray | None:
     # Ink and lines on the sheet are closed, what reaches the picture's border is not.
     reach = max(2, max(high, wide) // 10)
     padded = np.pad(sheet_tone, 2 * reach, mode="edge")
-    closed = ~_grown(~_grown(padded, reach), reach)[2 * reach : -2 * reach, 2 * reach : -2 * reach]
+    closed = ~near(~near(padded, reach), reach)[2 * reach : -2 * reach, 2 * reach : -2 * reach]
     closed |= sheet_tone
     labels, count = components(closed)
     if not count:
@@ -105,54 +111,23 @@ def _around(sheet_tone: np.ndarray, small: np.ndarray) -> np.ndarray | None:
     covers = any(side.mean() >= WHOLE for side in (other[0], other[-1], other[:, 0], other[:, -1]))
     if not covers or area < SMALLEST * small.size or other.sum() < 0.01 * small.size:
         return None
-    if sheet_tone[sheet].mean() < 0.5:
+    if sheet_tone[sheet].mean() < SOLID:
         return None
-    rim = sheet & _grown(other, 2)
+    rim = sheet & near(other, 2)
     if sheet_tone[rim].mean() < 0.85:
         return None
     # Within the sheet there is something that is no part of its surround.
-    ink = sheet & ~_grown(other, 3) & ~sheet_tone
+    ink = sheet & ~near(other, 3) & ~sheet_tone
     rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
     if not len(rows):
         return None
     across = np.sqrt(area)
     if max(rows[-1] - rows[0], columns[-1] - columns[0]) < 0.15 * across:
         return None
-    # A shadow has ink on it: as much darker again as the ink is on the light part.
-    inside = small[other & ~_grown(sheet, 2)].astype(np.float64)
-    if inside.size > 30:
-        middle = np.median(inside)
-        paper = np.median(small[sheet & sheet_tone])
-        drop = abs(paper - middle)
-        if (np.abs(inside - middle) > max(0.25 * drop, 12)).mean() > 0.02 and _strokes_on(inside, middle, small, sheet):
-            return None
+    # What has strokes on it is paper in a shadow.
+    if is_shade(small[other & ~near(sheet, 2)], float(np.median(small[sheet & sheet_tone]))):
+        return None
     return other
-
-
-def _strokes_on(inside: np.ndarray, middle: float, small: np.ndarray, sheet: np.ndarray) -> bool:
-    """Tell whether what stands out on a surround does so as ink on the sheet does: in the same direction, as far."""
-    paper = np.median(small[sheet])
-    ink = small[sheet]
-    darker = np.percentile(ink, 1) < paper - 30
-    depth = (np.percentile(ink, 1) + 1) / (paper + 1) if darker else 1.0
-    return bool(darker and np.percentile(inside, 2) < middle * min(0.85, depth + 0.3))
-
-
-def _grown(mask: np.ndarray, reach: int) -> np.ndarray:
-    """Dilate bool[h, w] by a square of `reach` pixels to each side, in steps that double."""
-    for axis in (0, 1):
-        done = 0
-        while done < reach:
-            step = min(reach - done, max(1, done))
-            wider = mask.copy()
-            if axis:
-                wider[:, step:] |= mask[:, :-step]
-                wider[:, :-step] |= mask[:, step:]
-            else:
-                wider[step:] |= mask[:-step]
-                wider[:-step] |= mask[step:]
-            mask, done = wider, done + step
-    return mask
 
 
 def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
