@@ -1,11 +1,11 @@
 """What paper and edges cost a model: drawn characters on every kind of page, read as hcr-predict reads them.
 
-    python benchmarks/paper.py [--pictures 300] [--weights FILE] [--photos FOLDER] [--records FOLDER] [--sheet OUT.png]
+    python benchmarks/paper.py [--pictures 300] [--photos FOLDER] [--records FOLDER --count 1500]
 
 The pen draws characters of level 1, each by another writer, and as many of ten characters of level strokes (一 to 国),
 which look like lines. Each page is a function of the character's number, so that two programs see the same pictures.
 `--photos` names a folder of pictures with `labels.csv` (path, char), `--records` one of GNT files; both may be named
-several times. `--sheet` writes what the pages and the network's squares look like.
+several times. `--sheet` draws what the pages and the network's squares look like.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import csv
 import io
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +30,12 @@ from hcr.charset import Charset
 from hcr.inference import Predictor
 from hcr.layout import RELEASED
 from hcr.models import load_recognizer
-from hcr.preprocess.fit import open_picture
+from hcr.preprocess.fit import candidate_squares, open_picture
 from hcr.synth.generator import Generator
 
 SEED = 5
 SIDE = 300
+PLAIN = "plain scan"
 LEVEL_STROKES = "一二三十工王口日田国"
 PAPER, DESK, INK = (250, 249, 246), (70, 45, 30), (25, 25, 30)
 RED, GREEN, BLUE, GREY = (220, 60, 60), (60, 150, 80), (70, 110, 190), (110, 110, 110)
@@ -128,7 +129,7 @@ def ruled(colour: Sequence[int], width: int, random: np.random.Generator) -> Sce
     return drawn_on(sheet(), draw, float(random.normal(0, 0.6)))
 
 
-@kind("plain scan")
+@kind(PLAIN)
 def _(ink: np.ndarray, random: np.random.Generator) -> Image.Image:
     return scan(write(ink, sheet((255, 255, 255))))
 
@@ -370,10 +371,93 @@ def labelled(folder: Path) -> tuple[list[Image.Image], str]:
     return [open_picture(folder / row["path"], row["path"]) for row in rows], "".join(row["char"] for row in rows)
 
 
-def right(predictor: Predictor, images: Sequence[Image.Image], text: Iterable[str]) -> tuple[float, float]:
-    """Return the share that is read right, 0 to 1, and the milliseconds of a core that preparing a picture took."""
+def records(folder: Path, count: int | None) -> tuple[list[Image.Image], str]:
+    """Read the records below a folder, or `count` of them drawn with a fixed seed, and their characters."""
+    samples = some(read_samples(folder), count)
+    return [Image.fromarray(sample.picture) for sample in samples], "".join(sample.char for sample in samples)
+
+
+def measured(predictor: Predictor, images: Sequence[Image.Image], text: str) -> tuple[float, float, float]:
+    """Return the shares read right, 0 to 1, by each picture's first square and by the surest one.
+
+    Also the milliseconds of a core that preparing a picture took.
+    """
     began = time.thread_time()
-    prepared = [prepare(image, predictor.size) for image in images]
+    squares = [candidate_squares(image, predictor.size) for image in images]
     spent = 1000 * (time.thread_time() - began) / len(images)
-    answers = answer(predictor, prepared)
-    return float(np.mean([top[0][0] == char for top, char in zip(answers, text, strict=True)])), spent
+    shares = []
+    for answers in (predictor.predict([each[0] for each in squares]), predictor.surest(squares)):
+        shares.append(float(np.mean([top[0][0] == char for top, char in zip(answers, text, strict=True)])))
+    return shares[0], shares[1], spent
+
+
+def contact_sheet(drawn: np.ndarray, size: int, side: int = 96) -> Image.Image:
+    """Show eight characters on every kind of page, each beside its first square."""
+    shown = drawn[np.linspace(0, len(drawn) - 1, 8).astype(int)]
+    whole = Image.new("RGB", (16 * side, len(KINDS) * side), (255, 0, 255))
+    for row, page in enumerate(KINDS.values()):
+        for column, image in enumerate(pages(shown, page)):
+            square = Image.fromarray(candidate_squares(image, size)[0]).resize((side - 4, side - 4))
+            image = image.convert("RGB")
+            image.thumbnail((side - 4, side - 4))
+            whole.paste(image, (2 * column * side, row * side))
+            whole.paste(square, ((2 * column + 1) * side, row * side))
+    return whole
+
+
+def main() -> None:
+    """Measure every kind of page and the folders given, and print a table of each."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pictures", type=int, default=300, help="of each kind of page")
+    parser.add_argument("--weights", type=Path, default=RELEASED["level1"], help="a checkpoint or released file")
+    parser.add_argument("--only", metavar="TEXT", default="", help="kinds of page whose names hold this")
+    parser.add_argument("--photos", type=Path, action="append", default=[], help="a folder with labels.csv")
+    parser.add_argument("--records", type=Path, action="append", default=[], help="a folder with GNT files")
+    parser.add_argument("--count", type=int, help="so many of each folder's records; default: all")
+    parser.add_argument("--sheet", type=Path, help="write pages and squares here instead of measuring")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    predictor = Predictor(load_recognizer(given.weights))
+    spread, level, drawn = characters(given.pictures)
+    if given.sheet:
+        contact_sheet(drawn, predictor.size).save(given.sheet)
+        return
+    rows: list[list[str]] = []
+    plain = plain_level = 0.0
+    for name, page in KINDS.items():
+        if name != PLAIN and given.only not in name:
+            continue
+        say(name)
+        images = pages(drawn, page)
+        first, surest, spent = measured(predictor, images[: len(spread)], spread)
+        _, surest_level, _ = measured(predictor, images[len(spread) :], level)
+        if name == PLAIN:
+            plain, plain_level = surest, surest_level
+        rows.append(
+            [
+                name,
+                f"{surest:.1%}",
+                f"{surest / plain:.1%}",
+                f"{first:.1%}",
+                f"{surest_level:.1%}",
+                f"{surest_level / plain_level:.1%}",
+                f"{spent:.1f}",
+            ]
+        )
+    header = [f"n = {len(spread)} and {len(level)}", "top-1", "of plain", "first square", LEVEL_STROKES, "of plain", "ms"]
+    print(f"One core of {processor()}.\n")
+    print(table(header, rows))
+    rows = []
+    folders = [(folder, labelled(folder)) for folder in given.photos]
+    folders += [(folder, records(folder, given.count)) for folder in given.records]
+    for folder, (images, text) in folders:
+        say(str(folder))
+        first, surest, spent = measured(predictor, images, text)
+        rows.append([folder.name, str(len(text)), f"{surest:.2%}", f"{first:.2%}", f"{spent:.2f}"])
+    if rows:
+        print()
+        print(table(["folder", "n", "top-1", "first square", "ms"], rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -16,13 +16,15 @@ import torch
 
 from hcr.errors import DataError
 from hcr.models import Recognizer
-from hcr.preprocess.fit import fit_square, open_picture, to_paper
+from hcr.preprocess.fit import candidate_squares, open_picture
 
 BATCH = 64
+# Where a picture can be read in several ways, another than the first has to be surer by this much.
+SURER = 0.1
 
 # Characters with their probabilities, the likeliest first.
 Top = list[tuple[str, float]]
-_Prepared = tuple[Path, np.ndarray | DataError]
+_Prepared = tuple[Path, list[np.ndarray] | DataError]
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,19 @@ class Predictor:
                 characters = [self.recognizer.charset[label] for label in labels]
                 readings.append(list(zip(characters, probabilities, strict=True)))
         return readings
+
+    def surest(self, pictures: Sequence[Sequence[np.ndarray]]) -> list[Top]:
+        """Return the answer to each picture, given as the squares that `candidate_squares` makes of it.
+
+        It is the first square's unless the likeliest character of another is likelier by more than SURER.
+        """
+        answers = iter(self.predict([square for squares in pictures for square in squares]))
+        chosen = []
+        for squares in pictures:
+            first, *others = [next(answers) for _ in squares]
+            best = max(others, key=lambda top: top[0][1], default=first)
+            chosen.append(best if best[0][1] > first[0][1] + SURER else first)
+        return chosen
 
 
 def find_pictures(paths: Iterable[Path]) -> Iterator[Path]:
@@ -103,19 +118,17 @@ def shown_path(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _prepared(path: Path, size: int) -> np.ndarray | DataError:
+def _prepared(path: Path, size: int) -> list[np.ndarray] | DataError:
     name = shown_path(path)
     try:
         if path.is_dir():
             raise DataError(f"{name}: a folder without readable files; name pictures, or folders that hold some")
-        return fit_square(to_paper(open_picture(path, name)), size)
+        return candidate_squares(open_picture(path, name), size)
     except DataError as error:
         return error
 
 
-def _answered(
-    predictor: Predictor, waiting: list[tuple[Path, np.ndarray | DataError]]
-) -> Iterator[Reading | DataError]:
-    tops = iter(predictor.predict([picture for _, picture in waiting if not isinstance(picture, DataError)]))
-    for path, picture in waiting:
-        yield picture if isinstance(picture, DataError) else Reading(path, next(tops))
+def _answered(predictor: Predictor, waiting: list[_Prepared]) -> Iterator[Reading | DataError]:
+    tops = iter(predictor.surest([squares for _, squares in waiting if not isinstance(squares, DataError)]))
+    for path, squares in waiting:
+        yield squares if isinstance(squares, DataError) else Reading(path, next(tops))

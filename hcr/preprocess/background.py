@@ -172,7 +172,9 @@ def _is_flat(grey: np.ndarray, paper: int, threshold: int) -> bool:
     Of 10,608 scanned records one has more than 0 such pixels a pixel of ink beside `paper` (0.3, and only 44 in all);
     JPEG, even at quality 95, has at least 0.15.
     """
-    few = max(48, int(0.15 * (grey <= threshold).sum()))
+    # A picture of a few hundred pixels has no room for so many, unless its paper is white to begin with.
+    least = 48 if paper == 255 else min(48, grey.size // 40)
+    few = max(least, int(0.15 * (grey <= threshold).sum()))
     other = grey != paper
     stray = other & (grey > paper - 16) & ~near(grey <= paper - 16, 1)
     shade = other & ~near(grey <= threshold, 3)
@@ -213,11 +215,11 @@ def paper_light(grey: np.ndarray, hidden: np.ndarray | None = None) -> np.ndarra
     narrow = _closing(small, max(3, max(small.shape) // 10) | 1)
     seen, left = small / np.maximum(paper, 1), narrow / np.maximum(paper, 1)
     marks = seen[seen < 0.8]
-    if len(marks):
+    if len(marks) and max(small.shape) > 90:
         darkest = float(np.percentile(marks, 2))
         shade = (left < 0.85) & (left > max(SHADE, darkest + 0.2))
         paper = np.where(shade, narrow, paper)
-    paper = slide(paper, 5, np.min)
+    paper = slide(paper, 3, np.min)
     soft = Image.fromarray(slide(paper, 3, np.mean).astype(np.float32)).resize((wide, high), BILINEAR)
     return np.maximum(np.asarray(soft), 1)
 

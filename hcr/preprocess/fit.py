@@ -94,7 +94,7 @@ def _on_paper(grey: np.ndarray, colour: Image.Image | None) -> list[np.ndarray]:
     paper = flat_paper(255 - grey if dark else grey)
     if paper is not None:
         rgb = _pixels(colour, sheet) if colour is not None and not dark else None
-        return [without_outsiders(without_lines(paper, rgb))]
+        return [without_outsiders(found) for found in without_lines(paper, rgb)]
     rgb = _pixels(colour, sheet) if colour is not None else None
     factor = -(-max(grey.shape) // LONGEST_UNEVEN)
     if factor > 1:
@@ -127,8 +127,8 @@ def _pixels(colour: Image.Image, box: tuple[slice, slice] | None) -> np.ndarray:
     return pixels if box is None else pixels[box]
 
 
-def candidates(image: Image.Image, size: int) -> list[np.ndarray]:
-    """Return the squares uint8[size, size] of a picture's readings, the likeliest first."""
+def candidate_squares(image: Image.Image, size: int) -> list[np.ndarray]:
+    """Return the squares uint8[size, size] of a picture's readings, the likeliest first: one, or up to four."""
     return [fit_square(paper, size) for paper in readings(image)]
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from hcr.preprocess.background import is_shade, near
 
 COARSE = 128
+# A smaller picture is a character cut out, whose strokes are as wide as a desk.
+LEAST = 40
 # Share of a side's pixels that are not paper where something lies along it.
 WHOLE = 0.98
 # A sheet has at least this share of the picture.
@@ -92,7 +94,7 @@ def _otsu(small: np.ndarray) -> float:
 def _around(sheet_tone: np.ndarray, small: np.ndarray) -> np.ndarray | None:
     high, wide = small.shape
     sides = (sheet_tone[0], sheet_tone[-1], sheet_tone[:, 0], sheet_tone[:, -1])
-    if min(high, wide) < 12 or not any(side.mean() <= 1 - WHOLE for side in sides):
+    if min(high, wide) < LEAST or not any(side.mean() <= 1 - WHOLE for side in sides):
         return None
     # Ink and lines on the sheet are closed, what reaches the picture's border is not.
     reach = max(2, max(high, wide) // 10)
