@@ -172,12 +172,13 @@ def _is_flat(grey: np.ndarray, paper: int, threshold: int) -> bool:
     Of 10,608 scanned records one has more than 0 such pixels a pixel of ink beside `paper` (0.3, and only 44 in all);
     JPEG, even at quality 95, has at least 0.15.
     """
-    # A picture of a few hundred pixels has no room for so many, unless its paper is white to begin with.
-    least = 48 if paper == 255 else min(48, grey.size // 40)
-    few = max(least, int(0.15 * (grey <= threshold).sum()))
-    other = grey != paper
+    dark, other = grey <= threshold, grey != paper
+    # In a picture of few pixels all is near the ink.
+    if paper < 255 and (~other).sum() < 0.2 * (~dark).sum():
+        return False
+    few = max(48, int(0.15 * dark.sum()))
     stray = other & (grey > paper - 16) & ~near(grey <= paper - 16, 1)
-    shade = other & ~near(grey <= threshold, 3)
+    shade = other & ~near(dark, 3)
     return bool(stray.sum() <= few and shade.sum() <= 5 * few)
 
 

@@ -135,7 +135,7 @@ def take_off(
     on = bands(lines, ratio.shape) & seen
     apart = seen & ~bands(lines, ratio.shape, 2.5)
     plain = (ratio, INKED * _contrast(ratio))
-    if apart.sum() < 12 or not on.any():
+    if apart.sum() < max(12, 0.08 * seen.sum()) or not on.any():
         return [plain]
     density = -np.log(np.maximum(ratio, 0.02))
     parted = _unmixed(-np.log(np.clip(colours, 0.02, 1.2)), density, on, apart) if colours is not None else None
@@ -196,7 +196,8 @@ def _longer(lines: list[Line], rest: np.ndarray) -> bool:
 
 def _finer(lines: list[Line], rest: np.ndarray) -> bool:
     """Tell whether the rest of the ink, bool[H, W], is of a pen that does not draw so fine lines."""
-    core = rest & ~near(~rest, int(np.ceil(max(line.thick for line in lines) / 2)))
+    reach = int(max(line.thick for line in lines) / 2) + 1
+    core = rest & ~near(np.pad(~rest, 1, constant_values=True), reach)[1:-1, 1:-1]
     return bool(core.sum() > 0.1 * rest.sum())
 
 

@@ -78,17 +78,13 @@ def _outermost(ink: np.ndarray, box: list[int]) -> list[int] | None:
             place = 2 * axis + int(far)
             found[place] += -rest if far else rest
             at_border = box[place] == (ink.shape[axis] if far else 0)
-            if not speck:
-                if not at_border or rest - gap < APART * side:
-                    continue
-                inner = ink[found[0] : found[1], found[2] : found[3]]
-                (t, b), (l, r) = _ends(inner.sum(1)), _ends(inner.sum(0))
-                margins = (found[0] + t, high - found[0] - b, found[2] + l, wide - found[2] - r)
-                if min(margins) < FREE * side:
-                    continue
+            if not speck and (not at_border or rest - gap < APART * side):
+                continue
             inner = ink[found[0] : found[1], found[2] : found[3]]
             (t, b), (l, r) = _ends(inner.sum(1)), _ends(inner.sum(0))
-            return [found[0] + t, found[0] + b, found[2] + l, found[2] + r]
+            left = [found[0] + t, found[0] + b, found[2] + l, found[2] + r]
+            if min(left[0], high - left[1], left[2], wide - left[3]) >= FREE * side:
+                return left
     return None
 
 

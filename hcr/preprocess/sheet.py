@@ -18,6 +18,8 @@ WHOLE = 0.98
 SMALLEST = 0.04
 # Of a sheet at least this share is paper: what is drawn with a pen, 国 with a wide one, has less.
 SOLID = 0.7
+# Share of the difference between sheet and surround that lies within a few pixels of the edge.
+SHARP = 0.6
 
 Box = tuple[slice, slice]
 
@@ -126,8 +128,15 @@ def _around(sheet_tone: np.ndarray, small: np.ndarray) -> np.ndarray | None:
     across = np.sqrt(area)
     if max(rows[-1] - rows[0], columns[-1] - columns[0]) < 0.15 * across:
         return None
+    # Light that falls off has no edge.
+    paper, desk = float(np.median(small[sheet & sheet_tone])), float(np.median(small[other]))
+    beside = other & near(sheet, 3) & ~near(sheet, 1)
+    outer = float(np.median(small[beside])) if beside.any() else desk
+    inner = float(np.median(small[near(other, 3) & sheet & sheet_tone & ~near(other, 1)]))
+    if abs(inner - outer) < max(24, SHARP * abs(paper - desk)):
+        return None
     # What has strokes on it is paper in a shadow.
-    if is_shade(small[other & ~near(sheet, 2)], float(np.median(small[sheet & sheet_tone]))):
+    if is_shade(small[other & ~near(sheet, 2)], paper):
         return None
     return other
 
