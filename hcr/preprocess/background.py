@@ -174,12 +174,19 @@ def _is_flat(grey: np.ndarray, paper: int, threshold: int) -> bool:
     """
     dark, other = grey <= threshold, grey != paper
     # In a picture of few pixels all is near the ink.
-    if paper < 255 and (~other).sum() < 0.2 * (~dark).sum():
+    if paper < 255 and np.count_nonzero(~other) < 0.2 * np.count_nonzero(~dark):
         return False
-    few = max(48, int(0.15 * dark.sum()))
-    stray = other & (grey > paper - 16) & ~near(grey <= paper - 16, 1)
-    shade = other & ~near(dark, 3)
-    return bool(stray.sum() <= few and shade.sum() <= 5 * few)
+    few = max(48, int(0.15 * np.count_nonzero(dark)))
+    soft = other & ~dark
+    # Soft edges of strokes count only where they are too many to be strays, which is seldom.
+    if np.count_nonzero(soft) <= few:
+        return True
+    stray = other & (grey > paper - 16)
+    if np.count_nonzero(stray) > few:
+        stray &= ~near(grey <= paper - 16, 1)
+        if np.count_nonzero(stray) > few:
+            return False
+    return np.count_nonzero(soft) <= 5 * few or np.count_nonzero(soft & ~near(dark, 3)) <= 5 * few
 
 
 def near(mask: np.ndarray, distance: int) -> np.ndarray:

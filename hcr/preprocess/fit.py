@@ -23,8 +23,11 @@ from hcr.preprocess.sheet import COARSE, peel, surround
 
 # Recorded in packs, checkpoints and exports: two artefacts meet only where this is equal.
 PREPROCESSING: dict[str, object] = {
-    "version": 2,
+    "version": 3,
     "paper": 255,
+    "sheet": "bars along the sides, desk, frame off",
+    "lines": "off by colour, tone or place",
+    "apart": "specks and a neighbour's strokes off",
     "margin": "size/16, rounded",
     "shrink": "bilinear, antialiased",
     "enlarge": "Lanczos, 3 lobes",

@@ -45,9 +45,11 @@ def may_have_lines(ink: np.ndarray) -> bool:
     for part in (ink, ink.T):
         high, wide = part.shape
         drift = STEEPEST * wide + 1
-        ends = [_thin_ends(part[:, column], max(3.0, 2 * THICK * max(ink.shape))) for column in (0, -1)]
-        for first in ends[0]:
-            for last in ends[1]:
+        most = max(3.0, 2 * THICK * max(ink.shape))
+        starts = _thin_ends(part[:, 0], most)
+        ends = _thin_ends(part[:, -1], most) if starts else []
+        for first in starts:
+            for last in ends:
                 if abs(first - last) <= drift and _straight(part, first, last):
                     return True
     rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
@@ -75,7 +77,7 @@ def _straight(part: np.ndarray, first: float, last: float) -> bool:
     share = np.linspace(0.02, 0.98, 32)
     rows = (first + (last - first) * share).astype(int)
     places = np.clip(rows + np.arange(-1, 2)[:, None], 0, high - 1)
-    return bool(part[places, (share * wide).astype(int)].any(0).mean() >= RUN)
+    return bool(part[places, (share * wide).astype(int)].any(0).mean() >= 0.85)
 
 
 def find_lines(ink: np.ndarray) -> list[Line]:

@@ -12,7 +12,7 @@ from hcr.preprocess.sheet import components
 # this far from every border.
 NEIGHBOUR, APART, FREE = 0.6, 0.04, 0.06
 # Specks: each of this share of the rest's ink, this long, and this far off it.
-SPECK, SPECK_LONG, SPECK_APART = 0.015, 0.04, 0.08
+SPECK, SPECK_LONG, SPECK_APART = 0.015, 0.03, 0.08
 
 
 def without_outsiders(picture: np.ndarray) -> np.ndarray:
@@ -20,6 +20,9 @@ def without_outsiders(picture: np.ndarray) -> np.ndarray:
 
     Where strokes lie on a border of the picture because it is cut tight, every byte stays.
     """
+    sides = (picture[0], picture[-1], picture[:, 0], picture[:, -1])
+    if sum(int(side.min()) < 255 for side in sides) > 2:
+        return picture
     ink = picture < 255
     across, down = ink.any(0), ink.any(1)
     if not across.any():
@@ -33,7 +36,9 @@ def without_outsiders(picture: np.ndarray) -> np.ndarray:
         if found is None:
             break
         box = found
-    if box == [top, bottom, left, right]:
+    high, wide = picture.shape
+    free = FREE * max(box[1] - box[0], box[3] - box[2])
+    if box == [top, bottom, left, right] or min(box[0], high - box[1], box[2], wide - box[3]) < free:
         return picture
     kept = np.full_like(picture, 255)
     inside = (slice(box[0], box[1]), slice(box[2], box[3]))
@@ -50,7 +55,6 @@ def _outermost(ink: np.ndarray, box: list[int]) -> list[int] | None:
     """Return the box top, bottom, left, right without one piece that is no part of the character, or None."""
     part = ink[box[0] : box[1], box[2] : box[3]]
     total = int(part.sum())
-    high, wide = ink.shape
     for axis in (0, 1):
         counts = part.sum(1 - axis)
         empty = np.flatnonzero(counts == 0)
@@ -82,9 +86,7 @@ def _outermost(ink: np.ndarray, box: list[int]) -> list[int] | None:
                 continue
             inner = ink[found[0] : found[1], found[2] : found[3]]
             (t, b), (l, r) = _ends(inner.sum(1)), _ends(inner.sum(0))
-            left = [found[0] + t, found[0] + b, found[2] + l, found[2] + r]
-            if min(left[0], high - left[1], left[2], wide - left[3]) >= FREE * side:
-                return left
+            return [found[0] + t, found[0] + b, found[2] + l, found[2] + r]
     return None
 
 

@@ -35,7 +35,7 @@ def peel(grey: np.ndarray) -> Box | None:
     sides = (grey[0], grey[-1], grey[:, 0], grey[:, -1])
     for tone in (255, 0):
         # Most scans and drawings end here: there is paper on each side.
-        if all((side == tone).mean() > 1 - WHOLE for side in sides):
+        if all(np.count_nonzero(side == tone) > (1 - WHOLE) * len(side) for side in sides):
             return None
     paper = int(np.bincount(grey.ravel(), minlength=256).argmax())
     if not any(_bar(side, paper) for side in sides) or (grey == paper).mean() < 0.25:
