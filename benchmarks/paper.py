@@ -59,7 +59,7 @@ def kind(name: str) -> Callable[[Page], Page]:
 
 
 def place(character: np.ndarray, side: int, at: tuple[int, int]) -> np.ndarray:
-    """Put a picture uint8[S, S] (255 = paper), scaled to `side` px, on an empty page: opacity float32[SIDE, SIDE, 1]."""
+    """Put a picture uint8[S, S] (255 = paper), scaled to `side` px, on a page: opacity float32[SIDE, SIDE, 1]."""
     sheet = Image.new("L", (SIDE, SIDE), 0)
     sheet.paste(Image.fromarray(255 - character).resize((side, side), Image.Resampling.BICUBIC), at)
     return np.asarray(sheet, np.float32)[..., None] / 255
@@ -444,7 +444,15 @@ def main() -> None:
                 f"{spent:.1f}",
             ]
         )
-    header = [f"n = {len(spread)} and {len(level)}", "top-1", "of plain", "first square", LEVEL_STROKES, "of plain", "ms"]
+    header = [
+        f"n = {len(spread)} and {len(level)}",
+        "top-1",
+        "of plain",
+        "first square",
+        LEVEL_STROKES,
+        "of plain",
+        "ms",
+    ]
     print(f"One core of {processor()}.\n")
     print(table(header, rows))
     rows = []

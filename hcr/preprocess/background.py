@@ -70,7 +70,7 @@ def _half_in_shadow(small: np.ndarray) -> bool:
     """Tell whether the darker of two tones is paper, too, in a hard shadow, with dark ink on it."""
     dark, _ = _two_tones(small)
     inner = small[dark & ~near(~dark, 2)]
-    return inner.size > 0.1 * small.size and is_shade(inner, float(np.median(small[~dark])))
+    return not dark.all() and inner.size > 0.1 * small.size and is_shade(inner, float(np.median(small[~dark])))
 
 
 def is_shade(tones: np.ndarray, paper: float) -> bool:
@@ -106,11 +106,12 @@ def _surface(small: np.ndarray) -> np.ndarray:
     for _ in range(8):
         weighted = terms / (np.abs(tones - fitted) + 2)[:, None]
         fitted = terms @ np.linalg.lstsq(weighted.T @ terms, weighted.T @ tones, rcond=None)[0]
-    return fitted.reshape(small.shape)
+    surface: np.ndarray = fitted.reshape(small.shape)
+    return surface
 
 
 def _to_bytes(values: np.ndarray) -> np.ndarray:
-    return np.rint((values - values.min()) / max(1.0, np.ptp(values) / 255)).astype(np.uint8)
+    return np.asarray(np.rint((values - values.min()) / max(1.0, np.ptp(values) / 255)), np.uint8)
 
 
 def _two_tones(picture: np.ndarray) -> tuple[np.ndarray, float]:
@@ -186,7 +187,15 @@ def _is_flat(grey: np.ndarray, paper: int, threshold: int) -> bool:
         stray &= ~near(grey <= paper - 16, 1)
         if np.count_nonzero(stray) > few:
             return False
-    return np.count_nonzero(soft) <= 5 * few or np.count_nonzero(soft & ~near(dark, 3)) <= 5 * few
+    if np.count_nonzero(soft) > 5 * few:
+        soft &= ~near(dark, 3)
+    return bool(np.count_nonzero(soft) <= 5 * few)
+
+
+def stretched(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Bring bool[h, w] to another size."""
+    high, wide = shape
+    return np.asarray(Image.fromarray(mask).resize((wide, high), Image.Resampling.NEAREST))
 
 
 def near(mask: np.ndarray, distance: int) -> np.ndarray:
@@ -206,12 +215,12 @@ def near(mask: np.ndarray, distance: int) -> np.ndarray:
 def paper_light(grey: np.ndarray, hidden: np.ndarray | None = None) -> np.ndarray:
     """Estimate the light paper under the ink of uint8[H, W]: float32[H, W], its tone at each place.
 
-    hidden: bool[h, w] of any size, what is no paper at all.
+    hidden: bool[H, W], what is no paper at all.
     """
     high, wide = grey.shape
     small = coarse(grey, FINE)
     if hidden is not None:
-        away = np.asarray(Image.fromarray(hidden).resize(small.shape[::-1], Image.Resampling.NEAREST))
+        away = stretched(hidden, small.shape)
         small = np.where(away, np.uint8(np.median(small[~away])), small) if not away.all() else small
     # A grey closing wider than any stroke shows the paper as it is under the ink. Plain, it follows the edge of a
     # shadow but is too light in a dark corner; on light divided by a surface it is the other way round. Neither is too
@@ -229,22 +238,53 @@ def paper_light(grey: np.ndarray, hidden: np.ndarray | None = None) -> np.ndarra
         paper = np.where(shade, narrow, paper)
     paper = slide(paper, 3, np.min)
     soft = Image.fromarray(slide(paper, 3, np.mean).astype(np.float32)).resize((wide, high), BILINEAR)
-    return np.maximum(np.asarray(soft), 1)
+    light: np.ndarray = np.maximum(np.asarray(soft), 1)
+    return light
 
 
 def without_specks(strong: np.ndarray) -> np.ndarray:
     """Drop connected patches with less than 1/200 of the ink: dust, and the stubs of ruled lines."""
     mass = coarse(strong.astype(np.uint8) * 255, COARSE).astype(np.float64)
-    labels = np.where(mass > 0, np.arange(1, mass.size + 1).reshape(mass.shape), 0)
-    while True:
-        spread = np.where(mass > 0, slide(labels, 3, np.max), 0)
-        if (spread == labels).all():
-            break
-        labels = spread
+    labels, _ = components(mass > 0)
     weights = np.bincount(labels.ravel(), mass.ravel())
     kept = (weights > mass.sum() / 200)[labels] & (mass > 0)
-    shape = strong.shape[::-1]
-    return strong & np.asarray(Image.fromarray(kept).resize(shape, Image.Resampling.NEAREST))
+    return np.asarray(strong & stretched(kept, strong.shape))
+
+
+def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """Label the 8-connected parts of bool[h, w]: int[h, w] from 1, 0 where False, and their number."""
+    high, wide = mask.shape
+    flat = np.zeros((high, wide + 2), np.int8)
+    flat[:, 1:-1] = mask
+    steps = np.diff(flat, axis=1)
+    rows, starts = np.nonzero(steps == 1)
+    ends = np.nonzero(steps == -1)[1]
+    parent = list(range(len(rows)))
+
+    def root(node: int) -> int:
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    first = np.searchsorted(rows, np.arange(high + 1)).tolist()
+    start_list, end_list = starts.tolist(), ends.tolist()
+    for row in range(1, high):
+        above, here = first[row - 1], first[row]
+        stop_above, stop = first[row], first[row + 1]
+        while above < stop_above and here < stop:
+            if end_list[above] >= start_list[here] and end_list[here] >= start_list[above]:
+                parent[root(above)] = root(here)
+            if end_list[above] < end_list[here]:
+                above += 1
+            else:
+                here += 1
+    roots = np.array([root(node) for node in range(len(rows))], np.int64)
+    _, numbers = np.unique(roots, return_inverse=True)
+    change = np.zeros((high, wide + 1), np.int64)
+    np.add.at(change, (rows, starts), numbers + 1)
+    np.add.at(change, (rows, ends), -(numbers + 1))
+    return np.cumsum(change, 1)[:, :-1], int(numbers.max()) + 1 if len(rows) else 0
 
 
 def _closing(picture: np.ndarray, window: int) -> np.ndarray:

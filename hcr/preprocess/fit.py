@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, _imaging
 
 from hcr.errors import DataError
-from hcr.preprocess.background import coarse, flat_paper, near, paper_is_dark
+from hcr.preprocess.background import coarse, flat_paper, near, paper_is_dark, stretched
 from hcr.preprocess.ink import ink_on_paper, without_lines
 from hcr.preprocess.pieces import without_border_pieces, without_outsiders
 from hcr.preprocess.sheet import COARSE, peel, surround
@@ -98,6 +98,7 @@ def _on_paper(grey: np.ndarray, colour: Image.Image | None) -> list[np.ndarray]:
     if paper is not None:
         rgb = _pixels(colour, sheet) if colour is not None and not dark else None
         return [without_outsiders(found) for found in without_lines(paper, rgb)]
+    # From here on a picture takes a hundred times as long.
     rgb = _pixels(colour, sheet) if colour is not None else None
     factor = -(-max(grey.shape) // LONGEST_UNEVEN)
     if factor > 1:
@@ -105,19 +106,11 @@ def _on_paper(grey: np.ndarray, colour: Image.Image | None) -> list[np.ndarray]:
         rgb = None if rgb is None else np.asarray(Image.fromarray(rgb).reduce(factor))
     hidden = surround(coarse(grey, COARSE))
     if hidden is not None:
-        hidden = near(hidden, 1)
+        hidden = stretched(near(hidden, 1), grey.shape)
         rows, columns = (np.flatnonzero((~hidden).any(axis)) for axis in (1, 0))
-        scale = [length / small for length, small in zip(grey.shape, hidden.shape, strict=True)]
-        box = tuple(
-            slice(int(ends[0] * step), int(np.ceil((ends[-1] + 1) * step)))
-            for ends, step in zip((rows, columns), scale, strict=True)
-        )
-        grey, rgb = grey[box], None if rgb is None else rgb[box]
-        hidden = hidden[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        known = grey[~np.asarray(Image.fromarray(hidden).resize(grey.shape[::-1], Image.Resampling.NEAREST))]
-        seen = grey.copy()
-        seen[np.asarray(Image.fromarray(hidden).resize(grey.shape[::-1], Image.Resampling.NEAREST))] = np.median(known)
-        dark = paper_is_dark(seen)
+        box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+        grey, rgb, hidden = grey[box], None if rgb is None else rgb[box], hidden[box]
+        dark = paper_is_dark(np.where(hidden, np.uint8(np.median(grey[~hidden])), grey))
     if dark:
         grey, rgb = 255 - grey, None
     found = [without_outsiders(paper) for paper in ink_on_paper(grey, rgb, hidden)]
@@ -126,7 +119,7 @@ def _on_paper(grey: np.ndarray, colour: Image.Image | None) -> list[np.ndarray]:
 
 
 def _pixels(colour: Image.Image, box: tuple[slice, slice] | None) -> np.ndarray:
-    pixels = np.asarray(colour)
+    pixels: np.ndarray = np.asarray(colour)
     return pixels if box is None else pixels[box]
 
 
@@ -142,7 +135,8 @@ def fit_square(picture: np.ndarray, size: int) -> np.ndarray:
     """
     squares = np.empty((1, size, size), np.uint8)
     fit_squares([picture], [squares])
-    return squares[0]
+    square: np.ndarray = squares[0]
+    return square
 
 
 def fit_squares(pictures: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from hcr.preprocess.background import near, paper_light, slide, without_specks
+from hcr.preprocess.background import components, near, paper_light, slide, without_specks
 from hcr.preprocess.lines import Line, bands, cut_out, find_lines, may_have_lines
-from hcr.preprocess.sheet import components
+from hcr.preprocess.sheet import COARSE
 
-LUMA = np.float32((0.299, 0.587, 0.114))
+LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 # Cosine of the angle between the colours of ink and line from which on they are two.
 SAME_HUE = np.cos(np.radians(12))
 # Ink is at least this share as dark as the darkest.
@@ -22,13 +22,13 @@ DARKER = 1.3
 def ink_on_paper(grey: np.ndarray, rgb: np.ndarray | None, hidden: np.ndarray | None = None) -> list[np.ndarray]:
     """Even out the paper of uint8[H, W], take lines off it and keep what is dark enough to be ink: 255 = paper.
 
-    rgb: the same in colour, uint8[H, W, 3], or None. hidden: bool[h, w], what lies around the sheet. Gives two readings
+    rgb: the same in colour, uint8[H, W, 3], or None. hidden: bool[H, W], what lies around the sheet. Gives two readings
     where it is unsure whether lines are strokes: with and without them.
     """
     light = paper_light(grey, hidden)
     ratio = grey.astype(np.float32) / light
     if hidden is not None:
-        ratio[_enlarged(hidden, grey.shape)] = 1
+        ratio[near(hidden, 1 + max(grey.shape) // COARSE)] = 1
     paper = ratio > 0.85
     level = float(np.median(ratio[paper])) if paper.any() else 1.0
     ratio /= level
@@ -49,12 +49,12 @@ def ink_on_paper(grey: np.ndarray, rgb: np.ndarray | None, hidden: np.ndarray | 
 
 
 def _corners(dark: np.ndarray) -> np.ndarray | None:
-    """Find what of bool[H, W] fills a corner of the picture: a piece of desk beside the sheet; None where nothing does."""
+    """Find what of bool[H, W] fills a corner, as a desk beside the sheet does; None where nothing does."""
     reach = max(1, max(dark.shape) // 40)
     places = [(row, column) for row in (0, -1) for column in (0, -1)]
     if not any(dark[place] for place in places):
         return None
-    # No stroke is left of what is eroded so far, beyond the border lies more of the same.
+    # Eroded so far no stroke is left; beyond the border lies more of the same.
     core = ~near(np.pad(~dark, reach, mode="edge"), reach)[reach:-reach, reach:-reach]
     if not any(core[place] for place in places):
         return None
@@ -95,20 +95,14 @@ def _soft(ratio: np.ndarray) -> np.ndarray:
     return ratio if max(ratio.shape) < 256 else slide(ratio, 3, np.mean)
 
 
-def _enlarged(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    from PIL import Image
-
-    big = np.asarray(Image.fromarray(mask).resize(shape[::-1], Image.Resampling.NEAREST))
-    return near(big, min(7, 1 + max(shape) // max(mask.shape)))
-
-
 def _colours(rgb: np.ndarray, light: np.ndarray) -> np.ndarray:
     """Divide the paper out of each colour: float32[H, W, 3], 1 = paper."""
     ratio = rgb / light[..., None]
     sample = ratio[::4, ::4].reshape(-1, 3)
     bright = sample[sample @ LUMA > 0.9]
     tint = np.median(bright, 0) if len(bright) else np.ones(3)
-    return ratio / np.maximum(tint, 0.05).astype(np.float32)
+    even: np.ndarray = ratio / np.maximum(tint, 0.05).astype(np.float32)
+    return even
 
 
 def _ink(ratio: np.ndarray, noise: float, least: float) -> np.ndarray:
@@ -138,7 +132,7 @@ def take_off(
     if apart.sum() < max(12, 0.08 * seen.sum()) or not on.any():
         return [plain]
     density = -np.log(np.maximum(ratio, 0.02))
-    parted = _unmixed(-np.log(np.clip(colours, 0.02, 1.2)), density, on, apart) if colours is not None else None
+    parted = _unmixed(-np.log(np.clip(colours, 0.02, 1.2)), on, apart) if colours is not None else None
     if parted is not None:
         density = parted
     line = float(np.percentile(density[on], 60))
@@ -201,9 +195,7 @@ def _finer(lines: list[Line], rest: np.ndarray) -> bool:
     return bool(core.sum() > 0.1 * rest.sum())
 
 
-def _unmixed(
-    densities: np.ndarray, density: np.ndarray, on: np.ndarray, apart: np.ndarray
-) -> np.ndarray | None:
+def _unmixed(densities: np.ndarray, on: np.ndarray, apart: np.ndarray) -> np.ndarray | None:
     """Part the densities of colours, float32[H, W, 3], into ink and line: the ink's float32[H, W], None where alike.
 
     Source: Ruifrok and Johnston 2001, "Quantification of histochemical staining by color deconvolution".
@@ -226,4 +218,5 @@ def _unmixed(
     amount = (on_ink - alike * on_line) / (1 - alike * alike)
     # Where the line's share would be negative there is none.
     amount = np.where(on_line - alike * on_ink < 0, on_ink, amount)
-    return np.maximum(amount, 0) * float(ink @ LUMA)
+    density: np.ndarray = np.maximum(amount, 0) * float(ink @ LUMA)
+    return density

@@ -30,7 +30,10 @@ THICK = 0.03
 
 @dataclass(frozen=True)
 class Line:
-    """A straight line: y = middle + slope * (x - W / 2) from x = start to x = end, in pixels; upright: x and y swapped."""
+    """A straight line in pixels: y = middle + slope * (x - W / 2) from x = start to x = end.
+
+    upright: x and y are swapped. thick: pixels across.
+    """
 
     upright: bool
     middle: float
@@ -41,10 +44,12 @@ class Line:
 
 
 def may_have_lines(ink: np.ndarray) -> bool:
-    """Tell in a moment whether bool[H, W] can have lines: thin ends on opposite borders, or ink on all sides of a box."""
+    """Tell in a moment whether bool[H, W] can have lines.
+
+    They have thin ends on opposite borders, or there is ink along all sides of a box.
+    """
     for part in (ink, ink.T):
-        high, wide = part.shape
-        drift = STEEPEST * wide + 1
+        drift = STEEPEST * part.shape[1] + 1
         most = max(3.0, 2 * THICK * max(ink.shape))
         starts = _thin_ends(part[:, 0], most)
         ends = _thin_ends(part[:, -1], most) if starts else []
@@ -143,7 +148,8 @@ def _runs(ink: np.ndarray, upright: bool) -> list[Line]:
     length, last = _longest_run(held)
     if length.max() < least:
         return []
-    score = length + solid[rows, np.arange(blocks)].mean(2)
+    # Where a thick line fits several slopes, the middle one is its own.
+    score = length + solid[rows, np.arange(blocks)].mean(2) - 0.01 * np.abs(slopes)[:, None]
     lines: list[Line] = []
     taken = np.zeros(high, bool)
     width_most = max(2.0, THICK * max(ink.shape))
@@ -273,4 +279,4 @@ def cut_out(ink: np.ndarray, lines: list[Line]) -> np.ndarray:
 
 def _wider(mask: np.ndarray, reach: int) -> np.ndarray:
     padded = np.pad(mask, reach)
-    return np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1).any(1)
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1).any(1))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from hcr.preprocess.background import near
-from hcr.preprocess.sheet import components
+from hcr.preprocess.background import components, near
 
 # A piece of a neighbour: no more than this share of the rest's ink, this far off it in sides of the rest, and the rest
 # this far from every border.
@@ -24,7 +23,7 @@ def without_outsiders(picture: np.ndarray) -> np.ndarray:
     if sum(int(side.min()) < 255 for side in sides) > 2:
         return picture
     ink = picture < 255
-    across, down = ink.any(0), ink.any(1)
+    across, down = np.asarray(ink.any(0)), np.asarray(ink.any(1))
     if not across.any():
         return picture
     (left, right), (top, bottom) = _ends(across), _ends(down)
@@ -85,8 +84,8 @@ def _outermost(ink: np.ndarray, box: list[int]) -> list[int] | None:
             if not speck and (not at_border or rest - gap < APART * side):
                 continue
             inner = ink[found[0] : found[1], found[2] : found[3]]
-            (t, b), (l, r) = _ends(inner.sum(1)), _ends(inner.sum(0))
-            return [found[0] + t, found[0] + b, found[2] + l, found[2] + r]
+            rows, columns = _ends(inner.sum(1)), _ends(inner.sum(0))
+            return [found[0] + rows[0], found[0] + rows[1], found[2] + columns[0], found[2] + columns[1]]
     return None
 
 

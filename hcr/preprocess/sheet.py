@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hcr.preprocess.background import is_shade, near
+from hcr.preprocess.background import components, is_shade, near
 
 COARSE = 128
 # A smaller picture is a character cut out, whose strokes are as wide as a desk.
@@ -129,52 +129,15 @@ def _around(sheet_tone: np.ndarray, small: np.ndarray) -> np.ndarray | None:
     if max(rows[-1] - rows[0], columns[-1] - columns[0]) < 0.15 * across:
         return None
     # Light that falls off has no edge.
-    paper, desk = float(np.median(small[sheet & sheet_tone])), float(np.median(small[other]))
+    paper, desk = (float(np.median(small[part])) for part in (sheet & sheet_tone, other))
     beside = other & near(sheet, 3) & ~near(sheet, 1)
     outer = float(np.median(small[beside])) if beside.any() else desk
     inner = float(np.median(small[near(other, 3) & sheet & sheet_tone & ~near(other, 1)]))
     if abs(inner - outer) < max(24, SHARP * abs(paper - desk)):
         return None
-    # What has strokes on it is paper in a shadow.
-    if is_shade(small[other & ~near(sheet, 2)], paper):
-        return None
-    return other
-
-
-def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """Label the 8-connected parts of bool[h, w]: int[h, w] from 1, 0 where False, and their number."""
-    high, wide = mask.shape
-    flat = np.zeros((high, wide + 2), np.int8)
-    flat[:, 1:-1] = mask
-    steps = np.diff(flat, axis=1)
-    rows, starts = np.nonzero(steps == 1)
-    ends = np.nonzero(steps == -1)[1]
-    parent = list(range(len(rows)))
-
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    first = np.searchsorted(rows, np.arange(high + 1)).tolist()
-    start_list, end_list = starts.tolist(), ends.tolist()
-    for row in range(1, high):
-        above, here = first[row - 1], first[row]
-        stop_above, stop = first[row], first[row + 1]
-        while above < stop_above and here < stop:
-            if end_list[above] >= start_list[here] and end_list[here] >= start_list[above]:
-                parent[root(above)] = root(here)
-            if end_list[above] < end_list[here]:
-                above += 1
-            else:
-                here += 1
-    roots = np.array([root(node) for node in range(len(rows))], np.int64)
-    _, numbers = np.unique(roots, return_inverse=True)
-    change = np.zeros((high, wide + 1), np.int64)
-    np.add.at(change, (rows, starts), numbers + 1)
-    np.add.at(change, (rows, ends), -(numbers + 1))
-    return np.cumsum(change, 1)[:, :-1], int(numbers.max()) + 1 if len(rows) else 0
+    # What has dark strokes on it is paper in a shadow.
+    shade, lit = (other & ~near(sheet, 2), paper) if paper > desk else (sheet & ~near(other, 2), desk)
+    return None if is_shade(small[shade], lit) else other
 
 
 def reached(mask: np.ndarray) -> np.ndarray:
@@ -184,4 +147,5 @@ def reached(mask: np.ndarray) -> np.ndarray:
     touched = np.zeros(count + 1, bool)
     touched[border] = True
     touched[0] = False
-    return touched[labels]
+    found: np.ndarray = touched[labels]
+    return found
