@@ -19,8 +19,9 @@ from PIL import Image, ImageDraw
 from hcr.charset import Charset
 from hcr.cli.predict import main
 from hcr.errors import DataError
-from hcr.inference.predictor import BATCH, Predictor, Reading, find_pictures, read_pictures
+from hcr.inference.predictor import BATCH, SURER, Predictor, Reading, find_pictures, read_pictures
 from hcr.models import Recognizer, load_recognizer
+from hcr.models.fine_tuning import classifier
 from hcr.models.weights import FORMAT, VERSION
 from hcr.preprocess.fit import PREPROCESSING, fit_square, open_picture, to_paper
 
@@ -138,6 +139,30 @@ def test_read_pictures_answers_every_file_in_its_place(weights: Path, pictures: 
             square = fit_square(to_paper(open_picture(path, path.name)), 32)
             expected = predictor.predict([square])[0]
             assert [char for char, _ in answer.top] == [char for char, _ in expected]
+
+
+def test_the_surest_square_answers_where_it_is_surer_by_enough(weights: Path) -> None:
+    model = load_recognizer(weights)
+    with torch.no_grad():  # random weights answer all alike: let them be sure of some
+        for name, parameter in model.named_parameters():
+            if name in classifier(model):
+                parameter *= 3000 if parameter.ndim > 1 else 0
+    predictor = Predictor(model)
+    random, squares = np.random.default_rng(0), []
+    for _ in range(40):
+        squares.append(np.full((32, 32), 255, np.uint8))
+        top, left, high, wide = random.integers(0, 28, 4)
+        squares[-1][top : top + high + 2, left : left + wide + 2] = 0
+    single = predictor.predict(squares)
+    kept = []
+    for number, (first, other) in enumerate(zip(single[::2], single[1::2], strict=True)):
+        (answer,) = predictor.surest([squares[2 * number : 2 * number + 2]])
+        kept.append(not other[0][1] > first[0][1] + SURER)
+        expected = first if kept[-1] else other
+        assert [char for char, _ in answer] == [char for char, _ in expected]
+    assert len(set(kept)) == 2
+    alone = predictor.surest([[square] for square in squares])
+    assert [top[0][0] for top in alone] == [top[0][0] for top in single]
 
 
 def test_read_pictures_reads_one_batch_ahead_and_no_further(weights: Path, pictures: Path) -> None:
