@@ -59,6 +59,10 @@ LEVEL: dict[str, list[Stroke]] = {
     ],
 }
 OTHERS: dict[str, list[Stroke]] = {
+    "儿": [
+        [(0.3, 0.05), (0.28, 0.5), (0.02, 0.95)],
+        [(0.55, 0.05), (0.57, 0.85), (0.7, 0.95), (0.95, 0.93), (0.98, 0.6)],
+    ],
     "天": [
         [(0.2, 0.15), (0.8, 0.12)],
         [(0.08, 0.45), (0.92, 0.42)],
@@ -243,6 +247,16 @@ def test_tight_crops_keep_strokes_that_touch_the_border(char: str, margin: int) 
     assert len(readings(clean)) == 1
     for tone in (PAPER, (190, 195, 200)):
         assert likeness(fit_square(to_paper(photo(write(ink, sheet(tone))).crop(box)), SIZE), plain_square(ink)) > 0.9
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("char", CHARACTERS)
+def test_strokes_are_no_sheet_and_their_paper_no_desk(char: str, inverted: bool) -> None:
+    ink = draw(char, pen=12)
+    soft = scan(write(ink, sheet(WHITE)) + np.random.default_rng(1).normal(0, 1, (SIDE, SIDE, 1))).convert("L")
+    small = soft.resize((96, 96), Image.Resampling.LANCZOS)
+    shown = Image.eval(small, lambda tone: 255 - tone) if inverted else small
+    assert likeness(fit_square(to_paper(shown), SIZE), plain_square(ink)) > 0.9
 
 
 @pytest.mark.parametrize("char", CHARACTERS)

@@ -62,7 +62,7 @@ def paper_is_dark(grey: np.ndarray) -> bool:
         if abs(middle - corners) > 0.3:
             return bool(middle < corners)
     flat = _spread(small[dark]) - _spread(small[~dark])
-    room = np.log(_largest_square(~dark) / _largest_square(dark))
+    room = np.log(largest_square(~dark) / largest_square(dark))
     return bool((0.5 - _border(dark).mean()) + (0.5 - corners) + room + 8 * flat / 255 < 0)
 
 
@@ -140,7 +140,7 @@ def _spread(tones: np.ndarray) -> float:
     return float(np.abs(values - np.median(values)).mean())
 
 
-def _largest_square(mask: np.ndarray) -> int:
+def largest_square(mask: np.ndarray) -> int:
     """Return the side of the largest square of True."""
     side = 0
     while mask.any():

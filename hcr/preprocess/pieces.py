@@ -9,9 +9,9 @@ from hcr.preprocess.background import components, near
 
 # A piece of a neighbour: no more than this share of the rest's ink, this far off it in sides of the rest, and the rest
 # this far from every border.
-NEIGHBOUR, APART, FREE = 0.6, 0.04, 0.06
+NEIGHBOUR, APART, FREE = 0.9, 0.04, 0.06
 # Specks: each of this share of the rest's ink, this long, and this far off it.
-SPECK, SPECK_LONG, SPECK_APART = 0.015, 0.03, 0.08
+SPECK, SPECK_LONG, SPECK_APART = 0.02, 0.04, 0.12
 
 
 def without_outsiders(picture: np.ndarray) -> np.ndarray:

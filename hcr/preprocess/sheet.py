@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hcr.preprocess.background import components, is_shade, near
+from hcr.preprocess.background import components, is_shade, largest_square, near
 
 COARSE = 128
 # A smaller picture is a character cut out, whose strokes are as wide as a desk.
@@ -18,6 +18,8 @@ WHOLE = 0.98
 SMALLEST = 0.04
 # Of a sheet at least this share is paper: what is drawn with a pen, 国 with a wide one, has less.
 SOLID = 0.7
+# A square of this side, in sides of the sheet, has room beside the ink. A dark board has this share of the picture.
+ROOM, BOARD = 0.15, 0.4
 # Share of the difference between sheet and surround that lies within a few pixels of the edge.
 SHARP = 0.6
 
@@ -128,8 +130,11 @@ def _around(sheet_tone: np.ndarray, small: np.ndarray) -> np.ndarray | None:
     across = np.sqrt(area)
     if max(rows[-1] - rows[0], columns[-1] - columns[0]) < 0.15 * across:
         return None
-    # Light that falls off has no edge.
     paper, desk = (float(np.median(small[part])) for part in (sheet & sheet_tone, other))
+    # Strokes close together, as of 儿, have no room between them that is of their tone; a board is large.
+    if largest_square(sheet & sheet_tone) < ROOM * across or (paper < desk and area < BOARD * small.size):
+        return None
+    # Light that falls off has no edge.
     beside = other & near(sheet, 3) & ~near(sheet, 1)
     outer = float(np.median(small[beside])) if beside.any() else desk
     inner = float(np.median(small[near(other, 3) & sheet & sheet_tone & ~near(other, 1)]))
