@@ -21,14 +21,10 @@ def test_the_wheel_is_complete_and_works_alone(tmp_path: Path) -> None:
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "hcr").rglob("*.py")}
     page = {f"hcr/evaluation/page/report.{kind}" for kind in ("html", "css", "js")}
     released = "hcr/models/released/compact.safetensors"
-    assert modules | page | {"hcr/synth/strokes.bin", "hcr/synth/ARPHICPL.TXT", released} <= names
+    assert modules | page | {"hcr/synth/strokes.bin", "hcr/synth/ARPHICPL.TXT", released, "hcr/py.typed"} <= names
     assert not any(name.startswith("tests") for name in names)
-    assert {line.split(" ")[0] for line in entry_points.splitlines()} >= {
-        "hcr-data",
-        "hcr-train",
-        "hcr-eval",
-        "hcr-predict",
-    }
+    scripts = {line.split(" ")[0] for line in entry_points.splitlines()}
+    assert scripts >= {"hcr", "hcr-data", "hcr-train", "hcr-eval", "hcr-predict"}
     code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); import hcr; print(hcr.__file__); "
     code += "from hcr.synth import StrokeTable; print(len(StrokeTable.load().characters))"
     run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
