@@ -1,4 +1,4 @@
-"""report.html: what stands in it; what it does in a browser is tests/test_html_browser.py's."""
+"""report.html: what stands in it; what it does in a browser is tests/test_report_browser.py's."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_banners(evaluation: Evaluation, page: str, tmp_path: Path) -> None:
         only_shared=True,
         left_out=1234,
         checkpoint=None,
-        elsewhere=Path('their "<answers>".csv'),
+        external=Path('their "<answers>".csv'),
         seconds=float("nan"),
     )
     text = words(write(marked, tmp_path / "r.html"))

@@ -1,4 +1,4 @@
-"""Evaluator: a checkpoint and a split in, figures and files out.
+"""Evaluation: weights and a split in, figures and files out.
 
 What needs torch is imported when it is first asked for: figures of given predictions can do without.
 """
@@ -14,7 +14,7 @@ from hcr.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from hcr.evaluation.evaluator import Evaluator, evaluate, evaluate_checkpoint, make_evaluator
-    from hcr.evaluation.robustness import judge_conditions
+    from hcr.evaluation.robustness import evaluate_conditions
 
 __all__ = [
     "Analysis",
@@ -30,8 +30,8 @@ __all__ = [
     "confusions",
     "evaluate",
     "evaluate_checkpoint",
+    "evaluate_conditions",
     "evaluate_external",
-    "judge_conditions",
     "make_evaluator",
     "summarise",
     "write_report",
@@ -44,6 +44,6 @@ __getattr__ = lazy_attributes(
         "evaluate": "hcr.evaluation.evaluator",
         "evaluate_checkpoint": "hcr.evaluation.evaluator",
         "make_evaluator": "hcr.evaluation.evaluator",
-        "judge_conditions": "hcr.evaluation.robustness",
+        "evaluate_conditions": "hcr.evaluation.robustness",
     },
 )
