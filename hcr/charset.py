@@ -11,17 +11,23 @@ import json
 import pickletools
 from collections.abc import Iterable
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from hcr.errors import DataError
 from hcr.files import short_digest, write_json
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Charset:
     """Characters in code-point order; the position is the label.
 
     Raises: DataError for an entry that is not one code point, or for no entry at all.
+
+    Example:
+        charset = hcr.Charset.level1()
+        print(len(charset), charset.label("永"), charset[0])     # 3755 characters; 一 is label 0
     """
 
     def __init__(self, characters: Iterable[str]) -> None:
@@ -58,6 +64,9 @@ class Charset:
 
     def labels_in(self, other: Charset) -> np.ndarray:
         """Return for each label of this charset the one in `other`, int64[C]; -1 for a character that `other` lacks."""
+        # Here, since commands show their help without numpy.
+        import numpy as np
+
         return np.array([other._labels.get(char, -1) for char in self.characters], np.int64)
 
     @property

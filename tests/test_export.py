@@ -156,7 +156,7 @@ def test_characters_that_cannot_name_a_folder_survive_as_numbers(tmp_path: Path)
     assert Charset.read(tmp_path / "out/char_dict").characters == "./a一"
     assert [path.name for path in (tmp_path / "out/test/00000").iterdir()] == ["0000000.png"]
     back = find_corpus([tmp_path / "out"], allowed=None, numbering=Charset.level1())
-    assert [unit.char for unit in back.units] == list("./a一")  # type: ignore[attr-defined]
+    assert [partition.char for partition in back.partitions] == list("./a一")  # type: ignore[attr-defined]
 
 
 def test_gnt_comes_back_with_its_writers(small_pack: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ costs about 1 KB of memory a member.
 from __future__ import annotations
 
 import lzma
+import math
 import os
 import struct
 import zipfile
@@ -79,6 +80,10 @@ class Folder:
         except OSError as error:
             raise DataError(f"{self.path / name}: cannot be read ({error.strerror})") from None
 
+    def changed(self, name: str) -> float:
+        """Return when a file, or the folder of this name, last changed: see `changed`."""
+        return changed(self.path / name)
+
 
 @dataclass(frozen=True)
 class Zip:
@@ -105,8 +110,25 @@ class Zip:
         except _ZIP_ERRORS as error:
             raise DataError(f"{self.path}/{name}: damaged in its zip archive ({error})") from None
 
+    def changed(self, name: str) -> float:
+        """Return when the archive last changed: see `changed`."""
+        return changed(self.path)
+
 
 Place = Folder | Zip
+
+
+def changed(path: Path) -> float:
+    """Return when a file or folder last changed, in seconds since 1970; infinity where it is gone.
+
+    The later of the times of its content and of its entry in the file system: a copy that keeps the old time of the
+    content, as unpacking an archive does, is new by the other.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return math.inf
+    return max(status.st_mtime, status.st_ctime)
 
 
 def is_unpacked(archive: Path) -> bool:

@@ -44,31 +44,32 @@ def find_corpus(paths: Sequence[Path], *, allowed: Charset | None, numbering: Ch
         if finds.count() == before:
             found = ", ".join(f"{count} {kind}" for kind, count in finds.others.most_common(5)) or "nothing"
             raise DataError(f"{path}: found {found}; {_EXPECTED}")
-    units, layout = _recognised(finds, paths, allowed, numbering)
+    partitions, layout = _recognised(finds, paths, allowed, numbering)
     name = "+".join(dict.fromkeys(corpus_name(path) for path in paths))
-    return Corpus(name, layout + _passed_over(finds), tuple(sorted(units, key=lambda unit: unit.name)))
+    return Corpus(name, layout + _passed_over(finds), tuple(sorted(partitions, key=lambda partition: partition.name)))
 
 
 def _recognised(
     finds: _Finds, paths: Sequence[Path], allowed: Charset | None, numbering: Charset
 ) -> tuple[Sequence[Partition], str]:
-    """Return the units and what to say of them. Raises: DataError where the finds are of several kinds."""
+    """Return the partitions and what to say of them. Raises: DataError where the finds are of several kinds."""
     hdf5 = [found for found in finds.hdf5 if found[0] in paths or not (finds.gnt or finds.classes)]
     finds.others.update(path.suffix.lower() for path, _ in finds.hdf5 if not hdf5)
-    kinds = [f"{unit.name} is a GNT file" for unit in finds.gnt[:1]]
-    kinds += [f"{unit.name} is a class folder of pictures" for unit in finds.classes[:1]]
+    kinds = [f"{partition.name} is a GNT file" for partition in finds.gnt[:1]]
+    kinds += [f"{partition.name} is a class folder of pictures" for partition in finds.classes[:1]]
     kinds += [f"{name} is an HDF5 file" for _, name in hdf5[:1]]
     if len(kinds) > 1:
         raise DataError(f"{' and '.join(kinds)}; a corpus is of one kind: give only one of them")
     if hdf5:
         files = [find_hdf5(path, name, numbering) for path, name in hdf5]
-        return [unit for units, _ in files for unit in units], "; ".join(sentence for _, sentence in files)
+        found = [partition for partitions, _ in files for partition in partitions]
+        return found, "; ".join(sentence for _, sentence in files)
     if finds.gnt:
         return finds.gnt, _several(len(finds.gnt), "GNT file") + _splits(finds.gnt)
-    units = _with_characters(finds, allowed, numbering)
-    first, folder = units[0].char, finds.classes[0].char
+    partitions = _with_characters(finds, allowed, numbering)
+    first, folder = partitions[0].char, finds.classes[0].char
     kind = "named by their characters" if folder == first else f"numbered in code-point order ({folder} is {first})"
-    return units, f"{_several(len(units), 'class folder')} of pictures, {kind}{_splits(units)}"
+    return partitions, f"{_several(len(partitions), 'class folder')} of pictures, {kind}{_splits(partitions)}"
 
 
 def default_sources(raw: Path) -> list[Path]:
@@ -124,7 +125,7 @@ class _Finds:
 
 
 def _look_at(path: Path, prefix: str, finds: _Finds) -> None:
-    """Search one path; its units' names start with `prefix`."""
+    """Search one path; its partitions' names start with `prefix`."""
     kind = path.suffix.lower()
     beside = path.resolve().parent
     if path.is_dir():
@@ -212,13 +213,13 @@ def _with_characters(finds: _Finds, allowed: Charset | None, numbering: Charset)
         if source in charsets:
             charset.require_same(numbering, name, source)
         source, numbering = name, charset
-    numbered = [unit for unit in finds.classes if unit.char.isascii() and unit.char.isdigit()]
+    numbered = [partition for partition in finds.classes if partition.char.isascii() and partition.char.isdigit()]
     # Folders 0 to 9 among characters are characters too: HWDB has the digits among its symbols.
     by_number = len(numbered) == len(finds.classes)
-    units = []
-    for unit in finds.classes:
-        where = f"{unit.place.path}/{unit.folder}"
-        char = unit.char
+    partitions = []
+    for partition in finds.classes:
+        where = f"{partition.place.path}/{partition.folder}"
+        char = partition.char
         if by_number:
             label = int(char)
             if label >= len(numbering):
@@ -228,20 +229,18 @@ def _with_characters(finds: _Finds, allowed: Charset | None, numbering: Charset)
                 )
             char = numbering[label]
         elif len(char) > 1:
-            raise DataError(
-                f"{where}: a numbered class folder among folders named by a character; return one kind alone"
-            )
+            raise DataError(f"{where}: a numbered class folder among folders named by a character; give one kind alone")
         if allowed is not None and char not in allowed:
             raise DataError(
                 f"{where}: its character {char} is not among the {len(allowed)} of the charset; "
                 "choose a wider one with --charset, or take the folder out"
             )
-        units.append(replace(unit, char=char))
-    return units
+        partitions.append(replace(partition, char=char))
+    return partitions
 
 
-def _splits(units: Iterable[Partition]) -> str:
-    splits = Counter(unit.split or "no split named" for unit in units)
+def _splits(partitions: Iterable[Partition]) -> str:
+    splits = Counter(partition.split or "no split named" for partition in partitions)
     return f" ({', '.join(f'{split} {count:,}' for split, count in sorted(splits.items()))})"
 
 
@@ -264,7 +263,7 @@ def _join(folder: str, name: str) -> str:
 
 
 def _prefixes(paths: Sequence[Path]) -> list[str]:
-    """What the names of the units in each path start with: nothing for one folder alone, else the path's name."""
+    """What the names of the partitions in each path start with: nothing for one folder alone, else the path's name."""
     if len(paths) == 1 and paths[0].is_dir():
         return [""]
     names = [path.resolve().name for path in paths]
@@ -279,6 +278,4 @@ def _refuse_overlap(paths: Sequence[Path]) -> None:
         seen.add(path.resolve())
     for path in paths:
         if inside := seen.intersection(path.resolve().parents):
-            raise UsageError(
-                f"{path}: lies in {min(inside)}, so its samples would count twice; return only one of them"
-            )
+            raise UsageError(f"{path}: lies in {min(inside)}, so its samples would count twice; give only one of them")

@@ -106,6 +106,10 @@ class GntPartition(Partition):
         digest.update(data)
         yield from read_gnt(data, writer=self.writer, name=self.name)
 
+    def changed(self) -> float:
+        """Return when the file, or the zip that it lies in, last changed."""
+        return self.place.changed(self.file)
+
 
 @cache
 def char_of_tag(tag: bytes) -> str:

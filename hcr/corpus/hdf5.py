@@ -1,8 +1,8 @@
 """HDF5 copies of CASIA-HWDB: pictures and labels in one array each, below trn, vld and tst (docs/formats.md).
 
-Units are ranges of samples, so that several processes can read one file. What the labels mean and whether paper is
-white or black is settled once, when the file is recognised, at the price of reading all labels and a few hundred
-pictures: to look for the paper of every picture would take seven times as long as to fit it.
+Partitions are ranges of samples, so that several processes can read one file. What the labels mean and whether paper is
+white or black is decided once, when the file is recognised, at the price of reading all labels and a few hundred
+pictures. To look for the paper of every picture would take seven times as long as to fit it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ import numpy as np
 from PIL import Image
 
 from hcr.charset import Charset
+from hcr.corpus.archive import changed
 from hcr.corpus.labels import char_of, characters_of, read_labels, values_of
 from hcr.corpus.names import SPLIT_WORDS
 from hcr.corpus.sample import Damage, Digest, Partition, Sample
 from hcr.errors import DataError, HcrError
 from hcr.preprocess.fit import to_paper
 
-_UNIT = 4096
+_PARTITION = 4096
 _RUN_BYTES = 1 << 22
 _LOOKED_AT = 256
 # h5py's ways to say that a file is damaged.
@@ -39,7 +40,8 @@ def load_h5py() -> ModuleType:
         import h5py
     except ImportError:
         raise HcrError("HDF5 files need the package h5py; install it with: pip install 'hcr[hdf5]'") from None
-    return h5py
+    module: ModuleType = h5py
+    return module
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,10 @@ class Hdf5Partition(Partition):
             else:
                 yield self._damage(index, index + 1, f"label {value} means no character")
 
+    def changed(self) -> float:
+        """Return when the file last changed."""
+        return changed(self.path)
+
     @property
     def _array(self) -> str:
         return self.name.rpartition(":")[0]
@@ -117,7 +123,7 @@ def on_white(picture: np.ndarray, paper: int | None) -> np.ndarray:
 
 
 def find_hdf5(path: Path, name: str, numbering: Charset) -> tuple[list[Hdf5Partition], str]:
-    """Recognise one file, called `name` in its corpus: its units, and a sentence that says what they are.
+    """Recognise one file, called `name` in its corpus: its partitions, and a sentence that says what they are.
 
     Numbers without a list of characters count through `numbering`, in code-point or in GB2312 order.
     Raises: DataError for what is no HDF5 file of pictures and labels; HcrError where h5py is missing.
@@ -154,17 +160,17 @@ def _find(file: Any, path: Path, name: str, numbering: Charset) -> tuple[list[Hd
         file, str(path), labels, numbering,
         lambda key, indices: [on_white(picture, paper) for picture in pictures[key].readable(indices)],
     )  # fmt: skip
-    units = []
+    partitions = []
     for key, group in groups.items():
         each = pictures[key].bytes + labels[key].bytes
         for start, stop, writer in _ranges(group, pictures[key].count, f"{path}/{key}"):
             split = SPLIT_WORDS[key.lower()]
             found = labels[key]
-            units.append(
+            partitions.append(
                 Hdf5Partition(f"{name}/{key}:{start:08d}", split, writer, (stop - start) * each, path, key, start, stop,
                          found.name, found.tags, characters, paper)
             )  # fmt: skip
-    return units, _sentence(file, pictures, how, paper)
+    return partitions, _sentence(file, pictures, how, paper)
 
 
 class _Pictures:
@@ -214,7 +220,7 @@ def _paper(pictures: list[np.ndarray]) -> int | None:
 def _ranges(group: Any, count: int, where: str) -> Iterator[tuple[int, int, str]]:
     """Cut a group into ranges of at most 4,096 samples, each by one writer: start, stop, writer.
 
-    Writers that are not together, as in a shuffled file, are not taken: each sample would be a unit.
+    Writers that are not together, as in a shuffled file, are not taken: each sample would be a partition.
     """
     key = next((key for key in ("writer", "writercode") if key in group), None)
     codes = np.zeros(count, np.int64) if key is None else group[key][()].ravel()
@@ -227,8 +233,8 @@ def _ranges(group: Any, count: int, where: str) -> Iterator[tuple[int, int, str]
     together = key is not None and len(cuts) <= 100 + count // 16
     for first, last in pairwise(cuts if together else [0, count]):
         writer = "" if not together else names[codes[first]] if names else str(codes[first])
-        for start in range(first, last, _UNIT):
-            yield start, min(start + _UNIT, last), writer
+        for start in range(first, last, _PARTITION):
+            yield start, min(start + _PARTITION, last), writer
 
 
 def _sentence(file: Any, pictures: dict[str, _Pictures], how: str, paper: int | None) -> str:

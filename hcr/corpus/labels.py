@@ -56,9 +56,11 @@ def values_of(rows: np.ndarray) -> np.ndarray:
     if rows.ndim == 1 and rows.dtype.kind in "ui":
         return rows.astype(np.int64)
     if rows.ndim == 2 and rows.dtype == np.uint8 and rows.shape[1] == 2 and rows.max(initial=0) > 1:
-        return rows[:, 0].astype(np.int64) << 8 | rows[:, 1]
+        codes: np.ndarray = rows[:, 0].astype(np.int64) << 8 | rows[:, 1]
+        return codes
     if rows.ndim == 2 and rows.dtype.kind in "uibf" and (np.count_nonzero(rows, axis=1) == 1).all():
-        return (rows != 0).argmax(1)
+        positions: np.ndarray = (rows != 0).argmax(1)
+        return positions
     raise DataError(
         f"labels are {rows.dtype}[{', '.join(map(str, ('N', *rows.shape[1:])))}]; expected whole numbers [N] or "
         "[N, 1], GBK codes uint16[N] or uint8[N, 2], or rows with a single 1"

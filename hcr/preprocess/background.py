@@ -91,7 +91,8 @@ def _surface(small: np.ndarray) -> np.ndarray:
 
 
 def _to_bytes(values: np.ndarray) -> np.ndarray:
-    return np.rint((values - values.min()) / max(1.0, np.ptp(values) / 255)).astype(np.uint8)
+    tones: np.ndarray = np.rint((values - values.min()) / max(1.0, np.ptp(values) / 255)).astype(np.uint8)
+    return tones
 
 
 def _two_tones(picture: np.ndarray) -> tuple[np.ndarray, float]:
@@ -203,7 +204,8 @@ def _without_specks(strong: np.ndarray) -> np.ndarray:
     weights = np.bincount(labels.ravel(), mass.ravel())
     kept = (weights > mass.sum() / 200)[labels] & (mass > 0)
     shape = strong.shape[::-1]
-    return strong & np.asarray(Image.fromarray(kept).resize(shape, Image.Resampling.NEAREST))
+    cleaned: np.ndarray = strong & np.asarray(Image.fromarray(kept).resize(shape, Image.Resampling.NEAREST))
+    return cleaned
 
 
 def _closing(picture: np.ndarray, window: int) -> np.ndarray:

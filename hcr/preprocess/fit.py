@@ -79,9 +79,9 @@ def fit_square(picture: np.ndarray, size: int) -> np.ndarray:
 
     The longer side of the ink fills `size` less a margin of 1/16 on each side. An empty picture gives all 255.
     """
-    squares = np.empty((1, size, size), np.uint8)
-    fit_squares([picture], [squares])
-    return squares[0]
+    square = np.empty((size, size), np.uint8)
+    fit_squares([picture], [square[None]])
+    return square
 
 
 def fit_squares(pictures: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> None:
