@@ -25,7 +25,7 @@ from tests.runs import load_script
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "pipelines" / "build_strokes.py"
-TABLE = ROOT / "hcr" / "pen" / "strokes.bin"
+TABLE = ROOT / "hcr" / "synth" / "strokes.bin"
 CHARACTERS = "一丁永国鼎道龟"
 
 

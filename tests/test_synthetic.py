@@ -77,7 +77,8 @@ def test_run_again_draws_only_what_is_missing(corpus: Path) -> None:
 
 
 def test_processes_draw_the_same_bytes(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synthetic, "_WORTH_A_PROCESS", 0)
+    monkeypatch.setattr(synthetic, "_WORTH_POOL", 0)
+    monkeypatch.setattr(synthetic, "usual_processes", lambda: 2)
     draw_corpus(tmp_path / "drawn", CHARSET, writers=6, seed=1)
     assert _digests(tmp_path / "drawn") == _digests(corpus)
 

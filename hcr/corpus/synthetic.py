@@ -8,15 +8,8 @@ files instead of a stream is disk: about 7 KB a picture.
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing.connection import wait
 from pathlib import Path
 
 import numpy as np
@@ -26,15 +19,16 @@ from hcr.corpus.gnt import encode_record
 from hcr.errors import DataError, UsageError
 from hcr.files import atomic_write, read_json, write_json
 from hcr.stop import Progress, silent
-from hcr.synth import GENERATOR_VERSION, StrokeTable, draw_pages, use_one_core
+from hcr.synth import GENERATOR_VERSION, Generator, StrokeTable, draw_pages
 from hcr.synth.fonts.glyphs import font_digest, require_font
+from hcr.workers import usual_processes, worker_pool
 
 SETTINGS = "drawn.json"
 TEST_SHARE = 5
 """One writer in so many, the last ones, is a test writer; of two writers and more, one at least."""
 
 _BATCH = 256  # characters drawn at a time
-_WORTH_A_PROCESS = 20_000  # pictures; for fewer, starting processes takes longer than drawing
+_WORTH_POOL = 20_000  # pictures; for fewer, starting processes takes longer than drawing
 
 
 @dataclass(frozen=True)
@@ -90,9 +84,14 @@ def draw_corpus(
     missing = [writer for writer, name in enumerate(names, 1) if not (folder / name).exists()]
     total = writers * len(charset)
     progress((writers - len(missing)) * len(charset), total)
-    one = partial(_draw_writer, charset.characters, seed, tuple(fonts))
-    for pictures in _each(one, [(writer, folder / names[writer - 1]) for writer in missing], len(charset)):
-        progress(pictures, total)
+    tasks = [(charset.characters, seed, tuple(fonts), writer, folder / names[writer - 1]) for writer in missing]
+    processes = min(usual_processes(), len(tasks)) if len(tasks) * len(charset) >= _WORTH_POOL else 1
+    if fonts and processes > 1:
+        # All cores read the fonts once; the workers find them in the cache.
+        Generator(charset.characters, fonts=fonts)
+    with worker_pool(processes) as mapped:
+        for pictures in mapped(_draw_writer, tasks):
+            progress(pictures, total)
     return SyntheticCorpus(folder, len(charset), writers - test, test, len(missing))
 
 
@@ -128,43 +127,8 @@ def _settle(folder: Path, settings: dict[str, object], charset: Charset) -> None
         write_json(path, settings | {"characters": charset.characters})
 
 
-def _each(one: partial[int], tasks: list[tuple[int, Path]], pictures: int) -> Iterator[int]:
-    """Draw the files in as many processes as there are cores; return the number of pictures of each finished one.
-
-    Threads would not do: what the hand does holds the interpreter. New interpreters, not forks, because torch's own
-    threads do not survive a fork.
-    """
-    processes = min(
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, len(tasks)
-    )
-    if processes < 2 or len(tasks) * pictures < _WORTH_A_PROCESS:
-        yield from (one(task) for task in tasks)
-        return
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start_process)
-    try:
-        for future in as_completed([pool.submit(one, task) for task in tasks]):
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_process() -> None:
-    """Use one core, leave Ctrl-C to the parent, and end with it, even where it was killed."""
-    use_one_core()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def _draw_writer(characters: str, seed: int, fonts: tuple[Path, ...], task: tuple[int, Path]) -> int:
+def _draw_writer(characters: str, seed: int, fonts: tuple[Path, ...], writer: int, path: Path) -> int:
     """Draw one writer's file; return the number of its pictures."""
-    writer, path = task
     with atomic_write(path) as file:
         for start in range(0, len(characters), _BATCH):
             labels = range(start, min(start + _BATCH, len(characters)))

@@ -25,6 +25,7 @@ from hcr.feed.mmap import Pictures, pictures_of
 from hcr.feed.ring import Ring, free_shared_memory
 from hcr.feed.sampler import SequentialBatches, TrainingBatches
 from hcr.pack.store import open_pack
+from hcr.workers import how_it_ended
 
 # Batches that each worker is asked for ahead of time.
 AHEAD = 2
@@ -183,7 +184,5 @@ def _fate(loader: Any) -> str | None:
     fates = []
     for worker in loader._iterator._workers:
         if not worker.is_alive():
-            code = worker.exitcode
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-            fates.append(f"worker process {worker.pid} {how}")
+            fates.append(f"worker process {worker.pid} {how_it_ended(worker.exitcode)}")
     return ", ".join(fates) or None

@@ -7,7 +7,6 @@ trains. The writers of training, of validation and of `hcr-data draw` are never 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.resources import files
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 
 from hcr.feed.sampler import Batch, SequentialBatches, TrainingBatches, epoch_order
+from hcr.files import short_digest
 from hcr.synth import GENERATOR_VERSION, Generator
 from hcr.synth.fonts.glyphs import font_digest
 
@@ -87,7 +87,7 @@ def generator_digest(fonts: Sequence[Path] = ()) -> str:
     Raises: DataError for a font that cannot be read.
     """
     # A table that was built anew need not remember the version.
-    strokes = hashlib.sha256((files("hcr.synth") / "strokes.bin").read_bytes()).hexdigest()[:16]
+    strokes = short_digest((files("hcr.synth") / "strokes.bin").read_bytes())
     given = f", fonts {' '.join(map(font_digest, fonts))}" if fonts else ""
     return f"pen {GENERATOR_VERSION}, strokes {strokes}{given}"
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hcr.synth.cursive import around, knots_of, sheltered, sites_of, with_running_forms
-from hcr.synth.fonts.glyphs import Forms
+from hcr.synth.fonts.glyphs import Forms, processes_for
 from hcr.synth.fonts.registration import fits, proportions
 from hcr.synth.skeleton import (
     BENT,
@@ -33,7 +33,7 @@ from hcr.synth.skeleton import (
     without_false_hooks,
 )
 from hcr.synth.strokes import StrokeTable
-from hcr.workers import crew
+from hcr.workers import worker_pool
 
 STEPS = 4
 """Steps of a row: it has STEPS + 1 points, the last of which is the first of the next row of its stroke."""
@@ -99,6 +99,10 @@ class Copybook(NamedTuple):
     touched: Tensor
     host_rows: Tensor
 
+    def to(self, device: torch.device) -> Copybook:
+        """Return the same on a device."""
+        return Copybook(*(tensor.to(device) for tensor in self))._replace(host_rows=self.host_rows)
+
     def shaped(self, row: Tensor, models: Tensor, shares: Tensor) -> Shape:
         """Return the shape of rows int64[N], in the manner of a mixture of K fonts.
 
@@ -114,21 +118,21 @@ class Copybook(NamedTuple):
         return Shape(points.unflatten(1, (STEPS + 1, 2)), *others)
 
 
-def make_copybook(characters: str, device: str | torch.device = "cpu", forms: Forms | None = None) -> Copybook:
+def make_copybook(characters: str, forms: Forms | None = None) -> Copybook:
     """Make the copybook of `characters`, label order, with the manners of the fonts whose `forms` of them these are.
 
     Raises: DataError for a character without strokes.
     """
-    with crew(len(forms.host_rows) if forms else 0) as each:
+    with worker_pool(processes_for(len(forms.host_rows)) if forms else 1) as mapped:
         table = StrokeTable.load()
         medians = [table.medians(char) for char in characters]
         plain = iter(strokes_of([line for lines in medians for line in lines]))
         own = [without_false_hooks(list(islice(plain, len(lines)))) for lines in medians]
-        fonts = fits(own, forms, each) if forms else []
+        fonts = fits(own, forms, mapped) if forms else []
         sites = [sites_of(strokes) for strokes in own]
         new = iter(strokes_through([knots for found in sites for knots in knots_of(found)]))
         written = [with_running_forms(strokes, found, new) for strokes, found in zip(own, sites, strict=True)]
-        moves = proportions(own, written, fonts, each) if forms else iter(())
+        moves = proportions(own, written, fonts, mapped) if forms else iter(())
         parts = []
         for strokes, found, all_strokes in zip(own, sites, written, strict=True):
             of = parts_of(strokes, around(strokes, found))
@@ -136,7 +140,7 @@ def make_copybook(characters: str, device: str | torch.device = "cpu", forms: Fo
         owner = np.repeat(np.arange(len(written)), [len(strokes) for strokes in written])
         flat = [stroke for strokes in written for stroke in strokes]
         shelter = np.concatenate([sheltered(strokes, lines) for strokes, lines in zip(own, written, strict=True)])
-        return _laid_out(characters, flat, shelter, moves, np.array(parts), owner, torch.device(device))
+        return _laid_out(characters, flat, shelter, moves, np.array(parts), owner)
 
 
 class _Rows(NamedTuple):
@@ -192,7 +196,6 @@ def _laid_out(
     moves: Iterator[np.ndarray],
     parts: np.ndarray,
     owner: np.ndarray,
-    device: torch.device,
 ) -> Copybook:
     lines = np.stack([stroke.line for stroke in strokes])
     rows = _cut(strokes, lines)
@@ -243,24 +246,24 @@ def _laid_out(
     count = np.bincount(owner[of], minlength=len(characters))
 
     def floats(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values.astype(np.float32)).to(device)
+        return torch.from_numpy(values.astype(np.float32))
 
     def integers(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values.astype(np.int64)).to(device)
+        return torch.from_numpy(values.astype(np.int64))
 
     return Copybook(
         integers(np.array([ord(char) for char in characters])),
         integers(np.cumsum(count) - count),
         integers(count),
         floats(shape),
-        torch.from_numpy(np.stack(manners) if manners else np.empty((0, *shape.shape), np.float16)).to(device),
+        torch.from_numpy(np.stack(manners) if manners else np.empty((0, *shape.shape), np.float16)),
         floats(interpolate(overhangs(strokes, lines, bounds), of[:, None], rows.at)),
         floats(interpolate(shelter, of[:, None], rows.at)),
         floats(rows.span),
         floats(chosen),
         integers(numbers),
         integers(touched[of]),
-        torch.from_numpy(count.astype(np.int64)),
+        integers(count),
     )
 
 

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hcr.synth.copybook import make_copybook
-from hcr.synth.fonts.glyphs import make_forms
+from hcr.synth.copybook import Copybook, make_copybook
+from hcr.synth.fonts import cache
+from hcr.synth.fonts.glyphs import Forms, font_digest, make_forms
 from hcr.synth.fonts.retrace import retrace
 from hcr.synth.ragged import spare, spread
 from hcr.synth.render import render
@@ -51,8 +52,8 @@ class Generator:
     def __init__(self, characters: str, device: str | torch.device = "cpu", fonts: Sequence[File] = ()) -> None:
         self.device = torch.device(device)
         self._fonts = len(fonts)
-        self._forms = make_forms(fonts, characters, self.device) if fonts else None
-        self._book = make_copybook(characters, self.device, self._forms)
+        forms, book = _read(characters, fonts) if fonts else (None, make_copybook(characters))
+        self._forms, self._book = forms and forms.to(self.device), book.to(self.device)
 
     def draw(self, labels: Tensor, writers: Tensor, numbers: Tensor, *, seed: int, size: int) -> Tensor:
         """Draw each label in the hand of a writer for the n-th time: uint8[B, 1, size, size], 255 = paper.
@@ -112,6 +113,24 @@ class Generator:
         return paths[0] if len(paths) == 1 else Path(*(torch.cat(parts) for parts in zip(*paths, strict=True)))
 
 
+def _read(characters: str, fonts: Sequence[File]) -> tuple[Forms, Copybook]:
+    """Read fonts, or take from the cache what an earlier start read."""
+    digests = [font_digest(path) for path in fonts]
+    key = cache.key_of(digests, characters)
+    if arrays := cache.load(key):
+        kept = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        forms = Forms(*(kept[f"forms.{field}"] for field in Forms._fields))
+        return forms, Copybook(*(kept[f"copybook.{field}"] for field in Copybook._fields))
+    forms = make_forms(fonts, characters)
+    book = make_copybook(characters, forms)
+    # A font that was replaced meanwhile would stand under the digest of the other one.
+    if digests == [font_digest(path) for path in fonts]:
+        made = {f"forms.{field}": tensor for field, tensor in forms._asdict().items()}
+        made |= {f"copybook.{field}": tensor for field, tensor in book._asdict().items()}
+        cache.save(key, {name: tensor.numpy() for name, tensor in made.items()})
+    return forms, book
+
+
 def draw_pages(
     characters: str, labels: Sequence[int], *, seed: int, writer: int, fonts: Sequence[File] = ()
 ) -> np.ndarray:
@@ -163,8 +182,3 @@ def _thinner(path: Path, extent: Tensor) -> Tensor:
     of = spread(path.picture[1:], path.meant[1:], len(extent))
     covered.index_add_(0, of, (area * _FIXED).long())
     return (_COVERED * _FIXED * extent * extent / covered.clamp(min=1)).clamp(max=1)
-
-
-def use_one_core() -> None:
-    """Draw with one thread in this process: for callers that run a process a core."""
-    torch.set_num_threads(1)

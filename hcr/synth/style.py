@@ -14,12 +14,12 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from hcr.synth.cursive.rules import RULES
 from hcr.synth.rng import growth, keyed, normals, uniforms
 
 _NORMALS = 40
 _UNIFORMS = 24
 KINDS = 7
-RULES = 32  # at least as many as there are rules of running script
 _OF_WRITER, _OF_PICTURE = 1, 2
 
 
@@ -37,7 +37,7 @@ class WriterStyles:
         keys = torch.stack([writer, of_writer[:, 1], of_picture[:, 0]], 1)
         habits, of_kind, moods = normals(keys, (_NORMALS, 3 * KINDS, 20))
         keys = torch.stack([of_writer[:, 0], of_writer[:, 2], of_picture[:, 1]], 1)
-        always, likings, chances = uniforms(keys, (_UNIFORMS, RULES, 2))
+        always, likings, chances = uniforms(keys, (_UNIFORMS, len(RULES), 2))
         habit, fixed, mood = habits.unbind(1), always.unbind(1), moods.unbind(1)
 
         self.speed = (fixed[0] * (0.4 + 0.6 * fixed[1]) + 0.06 * mood[0]).clamp(0, 1)
@@ -84,7 +84,8 @@ class WriterStyles:
         self.fluency = (1.15 * speed + 0.12 * habit[15]).clamp(0, 1)  # of ties
         self.running = (1.05 * speed + 0.22 * habit[16] + 0.05).clamp(0.02, 1)  # of running forms
         self.smooth = 0.15 + 1.5 * speed * (0.15 + 0.85 * fixed[3])  # steps of the pen's clock
-        # Which of the forms: float32[B, RULES], uniform, kept over characters.
+        # Which of the forms, a number for each rule: float32[B, len(RULES)], uniform, kept over characters. A further
+        # rule changes no number of the others.
         self.liking = likings
 
         # Generator and paper.

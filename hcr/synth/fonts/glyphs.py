@@ -7,7 +7,6 @@ time at the start, about a millisecond of a core for each glyph, and 3 KB of mem
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +18,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from hcr.errors import DataError
+from hcr.files import short_digest
 from hcr.synth.fonts.thinning import Lines, centre_lines
-from hcr.workers import crew
+from hcr.workers import usual_processes, worker_pool
 
 _EM = 96  # pixels, as large as glyphs are thinned
 _SIDE = 144  # of the square they lie on: what swings out of the em box is kept
@@ -30,6 +30,8 @@ _BRUSH = 4.0  # pixels, the radius where none of them is there
 _ABSENT = "\U0010ffff"  # no character, so that a font shows what it shows for those that it lacks
 _BATCH = 256  # glyphs thinned at a time
 _TASK = 512  # glyphs of a font that one process takes
+_WORTH_POOL = 6000  # glyphs; with fewer, two processes take as long to start as they save
+_MOST_PROCESSES = 32  # by then what cannot be shared takes longer
 
 
 class Forms(NamedTuple):
@@ -52,26 +54,34 @@ class Forms(NamedTuple):
     opens: Tensor
     closes: Tensor
 
+    def to(self, device: torch.device) -> Forms:
+        """Return the same on a device."""
+        return Forms(*(tensor.to(device) for tensor in self))._replace(host_rows=self.host_rows)
 
-def make_forms(fonts: Sequence[Path], characters: str, device: str | torch.device = "cpu") -> Forms:
-    """Take the forms of `characters`, label order, from fonts. Raises: DataError for what is no font of these."""
+
+def make_forms(fonts: Sequence[Path], characters: str) -> Forms:
+    """Read the forms of `characters`, label order, from fonts. Raises: DataError for what is no font of these."""
     for path in fonts:
         require_font(path, characters)
     parts = [characters[start : start + _TASK] for start in range(0, len(characters), _TASK)]
-    with crew(len(fonts) * len(characters)) as each:
-        found = each(read_font, [(path, part) for path in fonts for part in parts])
+    with worker_pool(processes_for(len(fonts) * len(characters))) as mapped:
+        found = mapped(read_font, [(path, part) for path in fonts for part in parts])
         counts, columns = zip(*found, strict=True)
     rows = torch.from_numpy(np.concatenate(counts))
     points, broad, bow, line, opens, closes = (
-        torch.from_numpy(np.concatenate(column)).to(device) for column in zip(*columns, strict=True)
+        torch.from_numpy(np.concatenate(column)) for column in zip(*columns, strict=True)
     )
-    first = (rows.cumsum(0) - rows).to(device)
-    return Forms(first, rows.to(device), rows, points, broad, bow, line, opens, closes)
+    return Forms(rows.cumsum(0) - rows, rows, rows, points, broad, bow, line, opens, closes)
+
+
+def processes_for(glyphs: int) -> int:
+    """Return how many processes to share the work on so many glyphs among."""
+    return min(_MOST_PROCESSES, usual_processes()) if glyphs >= _WORTH_POOL else 1
 
 
 def font_digest(path: Path) -> str:
     """Return the first 16 hex digits of the SHA-256 of a font's bytes. Raises: DataError where it cannot be read."""
-    return hashlib.sha256(_bytes(path)).hexdigest()[:16]
+    return short_digest(_bytes(path))
 
 
 def _bytes(path: Path) -> bytes:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hcr.synth.fonts.glyphs import Forms
 from hcr.synth.skeleton import CUTS, Stroke, interpolate
-from hcr.workers import Each
+from hcr.workers import Map
 
 POINTS = 9
 """Points of a stroke that are moved, evenly spaced."""
@@ -51,19 +51,19 @@ class _Batch(NamedTuple):
 
 
 def fit(
-    strokes: Sequence[np.ndarray], glyphs: Sequence[tuple[np.ndarray, np.ndarray]], each: Each = starmap
+    strokes: Sequence[np.ndarray], glyphs: Sequence[tuple[np.ndarray, np.ndarray]], mapped: Map = starmap
 ) -> Iterator[np.ndarray]:
     """Return by how much the strokes move, float64[S, POINTS, 2] for each float[S, POINTS, 2].
 
     strokes: of C characters, in the unit box. glyphs: of each the points float[M, 2] of its lines, in any box of about
-    that size, and the line of each point, int[M], ascending. each: what does the work, begun when this returns.
+    that size, and the line of each point, int[M], ascending. mapped: what does the work, begun when this returns.
     Zeros: there is no glyph, or none that the strokes can be laid onto.
     """
     there = [number for number, (points, _) in enumerate(glyphs) if len(points) > 1]
     # Alike in size, so that little of a batch is padding.
     there.sort(key=lambda number: (len(strokes[number]), len(glyphs[number][0])))
     batches = [there[first : first + _BATCH] for first in range(0, len(there), _BATCH)]
-    moves = each(_moves, [([strokes[n] for n in batch], [glyphs[n] for n in batch]) for batch in batches])
+    moves = mapped(_moves, [([strokes[n] for n in batch], [glyphs[n] for n in batch]) for batch in batches])
     return _in_order(strokes, batches, moves)
 
 
@@ -198,25 +198,25 @@ _AT = np.linspace(0, CUTS - 1, POINTS)
 _BACK = np.linspace(0, POINTS - 1, CUTS)
 
 
-def fits(own: Sequence[Sequence[Stroke]], forms: Forms, each: Each) -> list[Iterator[np.ndarray]]:
+def fits(own: Sequence[Sequence[Stroke]], forms: Forms, mapped: Map) -> list[Iterator[np.ndarray]]:
     """Begin to lay the strokes of each character onto the glyphs of each font; `proportions` takes what comes of it."""
     strokes = [_sampled(each) for each in own]
     points, line, rows = forms.points.cpu().double().numpy(), forms.line.cpu().numpy(), forms.host_rows.numpy()
     bounds = np.append(0, np.cumsum(rows)).tolist()
     glyphs = [(points[begin:end], line[begin:end]) for begin, end in itertools.pairwise(bounds)]
-    return [fit(strokes, glyphs[first : first + len(own)], each) for first in range(0, len(glyphs), len(own))]
+    return [fit(strokes, glyphs[first : first + len(own)], mapped) for first in range(0, len(glyphs), len(own))]
 
 
 def proportions(
     own: Sequence[Sequence[Stroke]],
     written: Sequence[Sequence[Stroke]],
     fonts: Sequence[Iterator[np.ndarray]],
-    each: Each,
+    mapped: Map,
 ) -> Iterator[np.ndarray]:
     """Return font by font how far the points of lines move: float32[Q, CUTS, 2].
 
     own: the strokes of each character. written: these and the lines of their running forms, Q in all.
-    fonts: how `own` fit to each font. each: what does the work, begun when this returns.
+    fonts: how `own` fit to each font. mapped: what does the work, begun when this returns.
     Zeros where the font lacks a character, or has another.
     """
     characters = [
@@ -224,7 +224,7 @@ def proportions(
         for strokes, lines, *moves in zip(own, written, *fonts, strict=True)
     ]
     return _fine(
-        each(_moved, [(characters[first : first + _TASK],) for first in range(0, len(characters), _TASK)]), len(fonts)
+        mapped(_moved, [(characters[first : first + _TASK],) for first in range(0, len(characters), _TASK)]), len(fonts)
     )
 
 
