@@ -15,7 +15,8 @@ from hcr.evaluation.compare import Comparison, compare
 from hcr.evaluation.groups import Row
 from hcr.evaluation.metrics import Predictions, summarise
 from hcr.evaluation.page import html
-from hcr.pack.packer import PackConfig, pack
+from hcr.pack.config import PackConfig
+from hcr.pack.packer import pack
 from hcr.pack.store import open_pack
 
 # Characters that HTML and scripts stumble over, look-alikes, and enough others for a hundred pairs.

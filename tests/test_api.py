@@ -31,7 +31,7 @@ def place(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """A folder as a user has it: data/packed/hwdb1.1-64 (12 of the 3,755 characters occur), photo.jpg and scans/."""
     folder = tmp_path_factory.mktemp("place")
     corpus = find_corpus([corpus_folder], allowed=None, numbering=Charset.level1())
-    pack(corpus, folder / "data/packed/hwdb1.1-64", PackConfig(64, Charset.level1(), whole=True))
+    pack(corpus, folder / "data/packed/hwdb1.1-64", PackConfig(64, Charset.level1(), fixed=True))
     (folder / "scans").mkdir()
     raw = next((corpus_folder / "test").glob("*.gnt")).read_bytes()
     samples = [sample for sample in read_gnt(raw, writer="w", name="n") if isinstance(sample, Sample)]

@@ -193,7 +193,7 @@ def test_a_reader_that_goes_away_is_no_error(here: Path, small_pack: Path) -> No
     assert process.wait() == 1, "not a success: the reader may have wanted more"
 
 
-def test_ctrl_c_saves_and_resume_goes_on(here: Path, small_pack: Path) -> None:
+def test_ctrl_c_saves_and_resumes(here: Path, small_pack: Path) -> None:
     command = [script("hcr-train"), "--data", str(small_pack), "--run", "r", "--arch", "compact", "--epochs", "5000"]
     command += ["--batch-size", "40", "--resume"]
     checkpoints = here / "artifacts/r/checkpoints"

@@ -1,6 +1,7 @@
 """GNT: what is written is read back, and whatever the bytes are, each is a record's or reported damage."""
 
 import hashlib
+import math
 import struct
 from collections.abc import Iterator
 
@@ -205,6 +206,6 @@ def test_a_partition_reads_its_file_and_digests_all_of_it(partition: GntPartitio
 def test_a_file_that_is_gone_is_damage_of_its_whole_size(partition: GntPartition) -> None:
     (partition.place.path / partition.file).unlink()
     (damage,) = partition.samples(hashlib.sha256())
-    assert isinstance(damage, Damage)
+    assert isinstance(damage, Damage) and partition.changed() == math.inf
     assert (damage.origin, damage.length) == ("1001-c.gnt:0", 50)
     assert "1001-c.gnt: cannot be read (No such file or directory); fetch it again" in damage.message

@@ -1,4 +1,4 @@
-"""Packs that were killed, stopped, locked out or left without disk: the same command goes on to the same pack."""
+"""Packs that were killed, stopped, locked out or left without disk: the same command makes the same pack."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def whole(gnt: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]
 
 
 @pytest.mark.parametrize(("kind", "times"), [("gnt", 6), ("folders", 4)])
-def test_killed_at_any_moment_it_goes_on_to_the_same_pack(
+def test_killed_at_any_moment_it_resumes_to_the_same_pack(
     kind: str, times: int, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     source = request.getfixturevalue(kind)
@@ -171,13 +171,13 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_pack(
     chance = random.Random(kind)
     here, kills, said = tmp_path / "killed", 0, ""
     while kills < times:
-        # The last one begins anew, so that what is gone on with at the end does not hang on chance.
+        # The last one starts over, so that what is resumed at the end does not depend on chance.
         if kills == times - 1:
             shutil.rmtree(here, ignore_errors=True)
         process = start(here, command(source, chance.choice([1, 2, 3])))
         if kills in (0, times - 1):
             wait_for(lambda: committed(here), process)
-            # A commit is one a file: what the first holds alone is not gone on with.
+            # A commit is one a file: what the first holds alone is not resumed.
             time.sleep(0.1 * duration)
         else:
             time.sleep(chance.uniform(0.1, 0.9) * duration)
@@ -198,7 +198,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_pack(
     assert packed(here) == expected
 
 
-def test_a_signal_saves_and_says_how_to_go_on(gnt: Path, whole: dict[str, str], tmp_path: Path) -> None:
+def test_a_signal_saves_and_says_how_to_resume(gnt: Path, whole: dict[str, str], tmp_path: Path) -> None:
     process = start(tmp_path, command(gnt, 2))
     wait_for(lambda: committed(tmp_path), process)
     for pid in (process.pid, *children(process.pid)):
@@ -239,7 +239,7 @@ def test_two_packs_into_one_folder(gnt: Path, whole: dict[str, str], tmp_path: P
     assert packed(tmp_path) == whole
 
 
-def test_a_full_disk_is_named_and_gone_on_from(gnt: Path, whole: dict[str, str], tmp_path: Path) -> None:
+def test_a_full_disk_is_named_and_resumed(gnt: Path, whole: dict[str, str], tmp_path: Path) -> None:
     # A limit on the size of files is refused by the system as a full disk is.
     line = refused(tmp_path, command(gnt, 1), largest_file=48 << 20)
     assert "disk full, or a limit on file sizes reached: about" in line and "bytes more needed" in line
@@ -271,7 +271,7 @@ def packed_by(source: Path, out: Path, **settings: object) -> PackSummary:
     return pack(find_corpus([source], allowed=None, numbering=Charset.level1()), out, config)
 
 
-def test_damage_keeps_what_is_packed_and_skipping_it_goes_on(gnt: Path, tmp_path: Path) -> None:
+def test_damage_keeps_what_is_packed_and_skipping_it_resumes(gnt: Path, tmp_path: Path) -> None:
     expected = packed_by(gnt, tmp_path / "whole")
     with pytest.raises(DataError, match=r"04\.gnt: byte .*; 1,800 samples are kept in .*\.p\.tmp; run the same") as hit:
         packed_by(gnt, tmp_path / "p", skip_damaged=False)
@@ -411,7 +411,7 @@ def test_a_source_that_changes_while_it_is_packed_is_refused(gnt: Path, tmp_path
     require_started_over(summary, source, "test/09.gnt has changed since it was packed")
 
 
-def test_a_damaged_beginning_is_unusable(gnt: Path, tmp_path: Path) -> None:
+def test_a_damaged_unfinished_pack_starts_over(gnt: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError):
         packed_by(gnt, tmp_path / "p", skip_damaged=False)
     left = tmp_path / ".p.tmp/pack/train.lmdb"

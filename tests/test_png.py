@@ -52,6 +52,18 @@ def test_pictures_come_sorted_by_name_with_their_origin(tmp_path: Path, class_fo
         np.testing.assert_array_equal(sample.picture, np.asarray(stroke()))
 
 
+def test_the_bytes_alone_give_the_same_digest_as_the_samples(tmp_path: Path, class_folder: Path) -> None:
+    for name in ("a.png", "b.png"):
+        stroke().save(class_folder / name)
+    (class_folder / "c.png").write_bytes(b"no picture")
+    (class_folder / "notes.txt").write_text("of no account")
+    partition, by_samples, by_bytes = partition_on_disk(tmp_path), hashlib.sha256(), hashlib.sha256()
+    assert [type(found) for found in partition.samples(by_samples)] == [Sample, Sample, Damage]
+    partition.feed(by_bytes)
+    expected = (class_folder / "a.png").read_bytes() + (class_folder / "b.png").read_bytes() + b"no picture"
+    assert by_samples.hexdigest() == by_bytes.hexdigest() == hashlib.sha256(expected).hexdigest()
+
+
 @pytest.mark.parametrize(
     ("name", "mode"), [*product(["a.png", "a.bmp"], ["L", "RGB", "1"]), *product(["a.jpg", "a.jpeg"], ["L", "RGB"])]
 )

@@ -1,6 +1,6 @@
 """The two places a corpus lies in, read alike: a folder on disk, and a zip archive, which is never unpacked.
 
-A zip's directory is read once a process and kept, so that thousands of class folders can be read from one archive; that
+A zip's directory is read once a process and kept, so that thousands of class folders can be read from one archive. That
 costs about 1 KB of memory a member.
 """
 
@@ -53,7 +53,7 @@ class Folder:
     path: Path
 
     def walk(self) -> Iterator[Listing]:
-        """List every folder, itself first, in the order of their names; only one listing is in memory at a time."""
+        """Yield every folder, itself first, in the order of their names, with one listing in memory at a time."""
         yield from self._walk("")
 
     def _walk(self, folder: str) -> Iterator[Listing]:
@@ -70,11 +70,11 @@ class Folder:
             yield from self._walk(f"{folder}/{name}" if folder else name)
 
     def names(self, folder: str) -> list[str]:
-        """List the files directly in `folder`, sorted."""
+        """Return the names of the files directly in `folder`, sorted."""
         return [entry.name for entry in _scan(self.path / folder) if not entry.is_dir()]
 
     def read(self, name: str) -> bytes:
-        """Read a file. Raises: DataError where that fails."""
+        """Return a file's bytes. Raises: DataError where that fails."""
         try:
             return (self.path / name).read_bytes()
         except OSError as error:
@@ -92,18 +92,18 @@ class Zip:
     path: Path
 
     def walk(self) -> Iterator[Listing]:
-        """List every folder that holds files, in the order of their names. Raises: DataError where it is no zip."""
+        """Yield every folder that holds files, in the order of their names. Raises: DataError where it is no zip."""
         archive = _opened(self.path)
         for folder, names in sorted(archive.folders.items()):
             sizes = (archive.members[_join(folder, name)].file_size for name in names)
             yield Listing(folder, list(zip(names, sizes, strict=True)))
 
     def names(self, folder: str) -> list[str]:
-        """List the files directly in `folder`, sorted."""
+        """Return the names of the files directly in `folder`, sorted."""
         return _opened(self.path).folders[folder]
 
     def read(self, name: str) -> bytes:
-        """Read a member and check its CRC. Raises: DataError where that fails."""
+        """Return a member's bytes, checked by their CRC. Raises: DataError where that fails."""
         archive = _opened(self.path)
         try:
             return archive.file.read(archive.members[name])
@@ -132,7 +132,7 @@ def changed(path: Path) -> float:
 
 
 def is_unpacked(archive: Path) -> bool:
-    """Say whether a folder of the archive's name, with something in it, lies beside it."""
+    """Return whether a folder of the archive's name, with something in it, lies beside it."""
     folder = archive.with_suffix("")
     return folder.is_dir() and bool(_scan(folder))
 
@@ -201,9 +201,9 @@ def _raw_name(info: zipfile.ZipInfo) -> str | bytes:
 
 
 def _decoded(names: list[str | bytes]) -> list[str]:
-    """Read all names in the first encoding that fits them all.
+    """Return all names, read in the first encoding that fits them all.
 
-    One name does not tell: the GBK bytes of 一 are valid UTF-8 too. Chinese Windows writes GBK.
+    One name is not enough: the GBK bytes of 一 are valid UTF-8 too. Chinese Windows writes GBK.
     """
     for encoding in ("utf-8", "gbk"):
         try:

@@ -1,8 +1,8 @@
 """Recognise what lies in files and folders: GNT, or class folders of pictures, loose or zipped, or HDF5; the splits.
 
-Recognition goes by names alone and reads no sample, so it is quick and a damaged file shows up only when it is packed;
-of HDF5, where names say little, it reads the labels and a few hundred pictures.
-What is not recognised is counted and said, never dropped silently; a folder that could get a wrong label is an error.
+Recognition goes by names alone and reads no sample, so it is quick, and a damaged file shows up only when it is packed.
+Of HDF5, where names say little, it reads the labels and a few hundred pictures. What is not recognised is counted and
+reported, never dropped silently; a folder that could get a wrong label is an error.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CLOSED = "an archive that cannot be read here; unpack it and give the folder of
 
 
 def find_corpus(paths: Sequence[Path], *, allowed: Charset | None, numbering: Charset) -> Corpus:
-    """Recognise the corpus that lies in `paths`: files, or folders with all below them.
+    """Return the corpus that lies in `paths`: files, or folders with all below them.
 
     Class folders must be of characters in `allowed` (None: any); numbered ones count through `numbering`, or through
     the `char_dict` file in the corpus or beside it. Hidden files are no part of a corpus, nor is an HDF5 file that lies
@@ -52,7 +52,7 @@ def find_corpus(paths: Sequence[Path], *, allowed: Charset | None, numbering: Ch
 def _recognised(
     finds: _Finds, paths: Sequence[Path], allowed: Charset | None, numbering: Charset
 ) -> tuple[Sequence[Partition], str]:
-    """Return the partitions and what to say of them. Raises: DataError where the finds are of several kinds."""
+    """Return the partitions and a sentence about them. Raises: DataError where the finds are of several kinds."""
     hdf5 = [found for found in finds.hdf5 if found[0] in paths or not (finds.gnt or finds.classes)]
     finds.others.update(path.suffix.lower() for path, _ in finds.hdf5 if not hdf5)
     kinds = [f"{partition.name} is a GNT file" for partition in finds.gnt[:1]]
@@ -73,9 +73,9 @@ def _recognised(
 
 
 def default_sources(raw: Path) -> list[Path]:
-    """Return what is to be packed of the folder `raw` when nothing is named: all parts of the only corpus in it.
+    """Return what is packed of the folder `raw` when nothing is named: all parts of the only corpus in it.
 
-    The archives and folders of one CASIA set are one corpus, so are loose .gnt files and train and test folders; the
+    The archives and folders of one CASIA set are one corpus; so are loose .gnt files with train and test folders. The
     folder "drawn" counts only where there is nothing else.
     Raises: UsageError where there is none, or where there are several: its message lists them as commands.
     """
@@ -100,7 +100,7 @@ def default_sources(raw: Path) -> list[Path]:
 
 
 def _arguments(paths: Iterable[Path]) -> str:
-    """Write paths for a shell; .gnt files, of which there may be hundreds, as one pattern."""
+    """Return paths as a shell reads them; .gnt files, of which there may be hundreds, as one pattern."""
     written = (
         f"{shlex.quote(str(path.parent))}/*.gnt" if path.suffix.lower() == ".gnt" else shlex.quote(str(path))
         for path in paths
@@ -110,7 +110,7 @@ def _arguments(paths: Iterable[Path]) -> str:
 
 @dataclass
 class _Finds:
-    """What the search has met so far; a class folder's `char` is its name until all are known."""
+    """What the search has found so far; a class folder's `char` is its name until all are known."""
 
     gnt: list[GntPartition] = field(default_factory=list)
     classes: list[PicturePartition] = field(default_factory=list)
@@ -200,7 +200,7 @@ def _is_class(folder: str) -> bool:
 
 
 def _with_characters(finds: _Finds, allowed: Charset | None, numbering: Charset) -> list[PicturePartition]:
-    """Put each class folder's character in the place of its name."""
+    """Return the class folders, each with its character in the place of its name."""
     if finds.unnamed:
         raise DataError(
             f"{finds.unnamed[0]}: pictures in a folder whose name is neither a character nor a number; "
@@ -263,7 +263,7 @@ def _join(folder: str, name: str) -> str:
 
 
 def _prefixes(paths: Sequence[Path]) -> list[str]:
-    """What the names of the partitions in each path start with: nothing for one folder alone, else the path's name."""
+    """Return what the partitions' names in each path start with: nothing for a single folder, else the path's name."""
     if len(paths) == 1 and paths[0].is_dir():
         return [""]
     names = [path.resolve().name for path in paths]

@@ -35,7 +35,7 @@ _ERRORS = (OSError, RuntimeError, KeyError, ValueError)
 
 
 def load_h5py() -> ModuleType:
-    """Import h5py, which only HDF5 files need. Raises: HcrError where it is not installed."""
+    """Return the package h5py, which only HDF5 files need. Raises: HcrError where it is not installed."""
     try:
         import h5py
     except ImportError:
@@ -48,8 +48,10 @@ def load_h5py() -> ModuleType:
 class Hdf5Partition(Partition):
     """Samples `start` to `stop` of one group of a file, all by one writer where the file names writers.
 
-    labels: name of the array of labels. tags: they are GBK codes, not numbers. characters: what the numbers 0, 1, 2 …
-    mean. paper: 255 or 0 where the pictures have exactly this paper; None where each picture is looked at.
+    labels: name of the array of labels.
+    tags: whether they are GBK codes, not numbers.
+    characters: what the numbers 0, 1, 2 … mean.
+    paper: 255 or 0 where the pictures have exactly this paper; None where the polarity of each is detected.
     """
 
     path: Path
@@ -62,7 +64,7 @@ class Hdf5Partition(Partition):
     paper: int | None
 
     def samples(self, digest: Digest) -> Iterator[Sample | Damage]:
-        """Read the samples in their order, feeding their pixels and labels, as they are unpacked, to `digest`."""
+        """Yield the samples in their order, feeding their pixels and labels, as they are unpacked, to `digest`."""
         h5py = load_h5py()
         try:
             with h5py.File(self.path, "r") as file:
@@ -85,7 +87,7 @@ class Hdf5Partition(Partition):
             if stop - start == 1:
                 yield self._damage(start, stop, _reason(error))
             else:
-                # Halves of halves, so that what can be read of a damaged run is.
+                # Halves of halves, so that all readable samples of a damaged run are read.
                 middle = (start + stop) // 2
                 yield from self._read(pictures, labels, start, middle, digest)
                 yield from self._read(pictures, labels, middle, stop, digest)
@@ -123,7 +125,7 @@ def on_white(picture: np.ndarray, paper: int | None) -> np.ndarray:
 
 
 def find_hdf5(path: Path, name: str, numbering: Charset) -> tuple[list[Hdf5Partition], str]:
-    """Recognise one file, called `name` in its corpus: its partitions, and a sentence that says what they are.
+    """Return the partitions of one file, called `name` in its corpus, and a sentence that says what they are.
 
     Numbers without a list of characters count through `numbering`, in code-point or in GB2312 order.
     Raises: DataError for what is no HDF5 file of pictures and labels; HcrError where h5py is missing.
@@ -194,19 +196,19 @@ class _Pictures:
         self.bytes = self.sides[0] * self.sides[1]
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Read pictures uint8[n, H, W]. Raises: one of `_ERRORS`."""
+        """Return pictures uint8[n, H, W]. Raises: one of `_ERRORS`."""
         pixels: np.ndarray = self._array[start:stop]
         return pixels.reshape(-1, *self.sides)
 
     def readable(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        """Read these pictures uint8[H, W] but for damaged ones."""
+        """Yield these pictures uint8[H, W] but for damaged ones."""
         for index in indices:
             with suppress(*_ERRORS):
                 yield self.read(index, index + 1)[0]
 
 
 def _paper(pictures: list[np.ndarray]) -> int | None:
-    """Tell the paper of a file: 255 or 0 where nearly all of these pictures have exactly that, else None."""
+    """Return the paper of a file: 255 or 0 where nearly all of these pictures have exactly that, else None."""
     kept = [to_paper(Image.fromarray(picture)) for picture in pictures]
     for paper in (255, 0):
         same = sum(
@@ -218,9 +220,9 @@ def _paper(pictures: list[np.ndarray]) -> int | None:
 
 
 def _ranges(group: Any, count: int, where: str) -> Iterator[tuple[int, int, str]]:
-    """Cut a group into ranges of at most 4,096 samples, each by one writer: start, stop, writer.
+    """Yield ranges of a group, of at most 4,096 samples each and by one writer: start, stop, writer.
 
-    Writers that are not together, as in a shuffled file, are not taken: each sample would be a partition.
+    Writers whose samples are not together, as in a shuffled file, are ignored: each sample would be a partition.
     """
     key = next((key for key in ("writer", "writercode") if key in group), None)
     codes = np.zeros(count, np.int64) if key is None else group[key][()].ravel()

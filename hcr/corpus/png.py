@@ -20,7 +20,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 
 
 def is_picture(name: str) -> bool:
-    """Say whether a file of this name is read as a picture."""
+    """Return whether a file of this name is read as a picture."""
     return name.lower().endswith(PICTURES)
 
 
@@ -36,7 +36,7 @@ class PicturePartition(Partition):
     char: str
 
     def samples(self, digest: Digest) -> Iterator[Sample | Damage]:
-        """Read the pictures in the order of their names; other files in the folder are passed over."""
+        """Yield the pictures in the order of their names; other files in the folder are ignored."""
         for file in self._files():
             origin = f"{self.name}/{file}:0"
             length = 0

@@ -1,7 +1,8 @@
-"""Where a picture's paper is: which of its two tones, and how bright at each place.
+"""Polarity detection and background normalisation: which of a picture's two tones is paper, and how bright everywhere.
 
-Clean pictures keep every byte; only where the paper is not flat is it estimated and divided out, which takes a hundred
-times as long and may cost the faintest ink.
+`paper_is_dark` detects the polarity. `whiten` makes the paper exactly 255: by its one tone where the paper is flat,
+else by background estimation and flat-field correction (dividing by the estimate), then a threshold for ink. Clean
+pictures keep every byte. The correction takes a hundred times as long and may cost the faintest ink.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageFilter
 
-# Polarity and paper are looked for in averages of this size, where noise is gone and a stroke is a few pixels wide.
+# Polarity and background are estimated in averages of these sizes, where noise is gone and a stroke is a few pixels
+# wide.
 COARSE = 64
 FINE = 128
 
@@ -20,9 +22,9 @@ BILINEAR = Image.Resampling.BILINEAR
 
 
 def paper_is_dark(grey: np.ndarray) -> bool:
-    """Tell whether the ink of uint8[H, W] is lighter than its paper.
+    """Return whether the ink of uint8[H, W] is lighter than its paper: polarity detection.
 
-    Paper is what lies on the border and in the corners, what has room for the larger square, and what is flat; a tight
+    Paper is what lies on the border and in the corners, what has room for the larger square, and what is flat. A tight
     曰 has nothing but ink on its border, so no one of these is enough.
     """
     counts = np.bincount(grey.ravel(), minlength=256)
@@ -70,7 +72,7 @@ def _ends(count: int) -> tuple[slice, slice]:
 
 
 def _coarse(grey: np.ndarray, longest: int) -> np.ndarray:
-    """Average uint8[H, W] down to at most `longest` pixels on the longer side."""
+    """Return uint8[H, W] averaged down (box filter) to at most `longest` pixels on the longer side."""
     high, wide = grey.shape
     scale = longest / max(high, wide)
     if scale >= 1:
@@ -79,7 +81,10 @@ def _coarse(grey: np.ndarray, longest: int) -> np.ndarray:
 
 
 def _surface(small: np.ndarray) -> np.ndarray:
-    """Fit uneven light: the quadratic surface, in least absolute deviations, through most of the pixels."""
+    """Return the background estimate float64[h, w] of uneven light: a quadratic surface through most of the pixels.
+
+    It is fitted in least absolute deviations, by iteratively reweighted least squares, so that ink hardly moves it.
+    """
     y, x = np.mgrid[-1 : 1 : small.shape[0] * 1j, -1 : 1 : small.shape[1] * 1j].reshape(2, -1)
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], 1)
     tones = small.ravel().astype(np.float64)
@@ -96,13 +101,13 @@ def _to_bytes(values: np.ndarray) -> np.ndarray:
 
 
 def _two_tones(picture: np.ndarray) -> tuple[np.ndarray, float]:
-    """Split into dark and light. Gives bool[H, W] (True = dark) and how clear the split is, 0..1."""
+    """Return the split by Otsu's threshold, bool[H, W] (True = dark), and how clear the split is, 0..1."""
     threshold, clear = _otsu(np.bincount(picture.ravel(), minlength=256))
     return picture <= threshold, clear
 
 
 def _otsu(counts: np.ndarray) -> tuple[int, float]:
-    """Return the tone that splits a histogram best, and the share of its variance that the split explains.
+    """Return Otsu's threshold of a histogram int[256], and the share of its variance that the split explains.
 
     Source: Otsu 1979, "A threshold selection method from gray-level histograms".
     """
@@ -132,7 +137,10 @@ def _largest_square(mask: np.ndarray) -> int:
 
 
 def whiten(grey: np.ndarray) -> np.ndarray:
-    """Make the light paper of uint8[H, W] exactly 255 and leave the ink; without ink all is 255."""
+    """Return uint8[H, W] with its light paper exactly 255 and its ink kept; without ink all is 255.
+
+    Flat paper is scaled to 255 by its one tone. Other paper is estimated and divided out (`_divide_paper`).
+    """
     counts = np.bincount(grey.ravel(), minlength=256)
     present = np.flatnonzero(counts)
     if present[-1] - present[0] < 16:
@@ -146,7 +154,7 @@ def whiten(grey: np.ndarray) -> np.ndarray:
 
 
 def _is_flat(grey: np.ndarray, paper: int, threshold: int) -> bool:
-    """Tell exact paper from paper with noise, compression or shading, which has other tones away from the ink.
+    """Return whether the background is one exact tone: noise, compression and shading have others away from the ink.
 
     Of 10,608 scanned records one has more than 0 such pixels a pixel of ink beside `paper` (0.3, and only 44 in all);
     JPEG, even at quality 95, has at least 0.15.
@@ -159,18 +167,22 @@ def _is_flat(grey: np.ndarray, paper: int, threshold: int) -> bool:
 
 
 def _near(mask: np.ndarray, distance: int) -> np.ndarray:
-    """Tell which pixels have a True within a square of `distance` (at most 7) pixels."""
+    """Return a mask dilated by a square of `distance` (at most 7) pixels to each side."""
     return np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).filter(ImageFilter.BoxBlur(distance))) > 0
 
 
 def _divide_paper(grey: np.ndarray) -> np.ndarray:
-    """Divide uneven paper out, then keep what is dark enough to be ink and its soft edges."""
+    """Return uint8[H, W] after flat-field correction: divided by the estimated background, and cut to ink.
+
+    Ink is found by a hysteresis threshold: what is strongly dark, and what is darker than noise beside it.
+    """
     high, wide = grey.shape
     longest = max(high, wide)
     small = _coarse(grey, FINE)
-    # A grey closing wider than any stroke shows the paper as it is under the ink. Plain, it follows the edge of a
-    # shadow but is too light in a dark corner; on light divided by a surface it is the other way round. Neither is too
-    # dark, so the darker one is right. The erosion keeps the edge of a shadow from looking like a stroke.
+    # A grey closing (morphology) wider than any stroke shows the paper as it is under the ink. A plain one follows the
+    # edge of a shadow but is too light in a dark corner; a closing of the picture divided by the surface does the
+    # reverse. Neither is too dark, so the darker one is right. The erosion after it keeps the edge of a shadow from
+    # looking like a stroke.
     window = max(3, max(small.shape) // 4) | 1
     surface = np.maximum(_surface(small), 16)
     paper = np.minimum(_closing(small, window), _closing(small / surface, window) * surface)
@@ -193,7 +205,7 @@ def _divide_paper(grey: np.ndarray) -> np.ndarray:
 
 
 def _without_specks(strong: np.ndarray) -> np.ndarray:
-    """Drop connected patches with less than 1/200 of the ink: dust, and the stubs of ruled lines."""
+    """Return a mask without connected components of less than 1/200 of its ink: dust, and ends of ruled lines."""
     mass = _coarse(strong.astype(np.uint8) * 255, COARSE).astype(np.float64)
     labels = np.where(mass > 0, np.arange(1, mass.size + 1).reshape(mass.shape), 0)
     while True:
@@ -209,11 +221,12 @@ def _without_specks(strong: np.ndarray) -> np.ndarray:
 
 
 def _closing(picture: np.ndarray, window: int) -> np.ndarray:
+    """Return the grey closing of a picture by a square of `window` pixels."""
     return _slide(_slide(picture, window, np.max), window, np.min)
 
 
 def _slide(picture: np.ndarray, window: int, reduce: Callable[..., np.ndarray]) -> np.ndarray:
-    """Reduce every window x window neighbourhood to one number, edges repeated."""
+    """Return a picture of every window × window neighbourhood reduced to one number, edges repeated."""
     padded = np.pad(picture, window // 2, mode="edge")
     across = reduce(np.lib.stride_tricks.sliding_window_view(padded, window, 1), -1)
     return reduce(np.lib.stride_tricks.sliding_window_view(across, window, 0), -1)

@@ -1,8 +1,9 @@
-"""One picture of one character: opened, made dark on 255 = paper, and fitted into a square.
+"""The ONE preprocessing: a picture of one character opened, turned to ink on 255 = paper, and fitted into a square.
 
-This is the ONE preprocessing. The packer and the recogniser both call `fit_square`, and `fit_square(to_paper(image))`
-for pictures of unknown kind, so training and use cannot disagree. Cropping to the ink and keeping the aspect loses
-where on the page a character stood and how large it was, but 日 and 曰 stay two characters.
+Three steps: decoding to grey, polarity and background normalisation (`to_paper`), and size normalisation (`fit_square`:
+crop to the ink's bounding box, resample with the aspect kept, centre). The packer and the recogniser call the same
+functions, so training and use cannot disagree. The crop loses where on the page a character stood and how large it was;
+the kept aspect keeps 日 and 曰 apart.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ PREPROCESSING: dict[str, object] = {
     "enlarge": "Lanczos, 3 lobes",
 }
 
-# Photos are averaged down to this many pixels on the longer side: a character that fills a tenth of it still has 100.
+# Photos are averaged down to this many pixels on the longer side: a character a tenth as long still has 100.
 LONGEST = 1024
 
 
 def open_picture(source: Path | BinaryIO, name: str) -> Image.Image:
-    """Open and decode a picture, turned upright as its EXIF orientation says.
+    """Return a picture, decoded and turned upright as its EXIF orientation says.
 
-    Raises: DataError naming `name` for what is missing, no picture, cut short, or larger than Pillow's safe size.
+    Raises: DataError, with `name`, for what is missing, no picture, cut short, or larger than Pillow's safe size.
     """
     try:
         with warnings.catch_warnings():
@@ -55,10 +56,10 @@ def open_picture(source: Path | BinaryIO, name: str) -> Image.Image:
 
 
 def to_paper(image: Image.Image) -> np.ndarray:
-    """Turn a picture of any mode and polarity into uint8[H, W]: paper exactly 255, ink darker.
+    """Return a picture of any mode and polarity as uint8[H, W]: paper exactly 255, ink darker.
 
-    A picture on flat paper of 255 or 0 keeps every byte (inverted for 0); any other has its paper evened out and its
-    noise cut. Pictures longer than 1024 pixels come out smaller; a picture without ink comes out all 255.
+    A picture on flat paper of 255 or 0 keeps every byte (inverted for 0). Any other has its background divided out and
+    its noise cut. Pictures longer than 1024 pixels come out smaller; a picture without ink comes out all 255.
     """
     grey, alpha = _grey_and_alpha(image)
     if alpha is None:
@@ -75,9 +76,10 @@ def to_paper(image: Image.Image) -> np.ndarray:
 
 
 def fit_square(picture: np.ndarray, size: int) -> np.ndarray:
-    """Crop uint8[H, W] (255 = paper) to its ink and centre it in uint8[size, size], its aspect kept.
+    """Return uint8[size, size]: a picture uint8[H, W] (255 = paper) cropped to its ink, resized and centred.
 
-    The longer side of the ink fills `size` less a margin of 1/16 on each side. An empty picture gives all 255.
+    The aspect is kept. The longer side of the ink fills `size` less a margin of 1/16 on each side. A picture without
+    ink gives all 255.
     """
     square = np.empty((size, size), np.uint8)
     fit_squares([picture], [square[None]])
@@ -85,12 +87,12 @@ def fit_square(picture: np.ndarray, size: int) -> np.ndarray:
 
 
 def fit_squares(pictures: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> None:
-    """Fit each of n pictures as `fit_square` does, into every one of `outs`: uint8[n, S, S], whole and contiguous.
+    """Fit each of n pictures as `fit_square` does, into every one of `outs`: uint8[n, S, S], contiguous.
 
-    Several sizes share the crop. It takes half of the time of n single calls: Pillow draws straight into `outs`.
+    Several sizes share the crop. This takes half the time of n single calls, since Pillow draws straight into `outs`.
     """
-    # Pillow's C objects, not its Image: that wraps each of the five calls a picture in checks and copies of metadata,
-    # which together took as long as the work itself. tests/test_glyph.py holds this to what Image gives.
+    # Pillow's C objects, not its Image, which wraps each of the five calls a picture in checks and copies of metadata.
+    # Those took as long together as the work itself. tests/test_preprocess.py holds this to what Image gives.
     canvases = []
     for squares in outs:
         count, size = squares.shape[:2]
@@ -107,9 +109,9 @@ def fit_squares(pictures: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> N
         for canvas, size, inner in canvases:
             scale = inner / longest
             width, height = max(1, round(across * scale)), max(1, round(down * scale))
-            # Antialiased bilinear, not BOX: BOX averages one source pixel here and two there, so the same character
-            # from scans of other resolutions agreed less (correlation 0.961 against 0.977), and tensor libraries have
-            # this filter. Enlarged by it, what few pixels hold is a blur: Lanczos keeps more of it.
+            # Antialiased bilinear, not a box filter: that averages one source pixel at one place and two at the next,
+            # so the same character from scans of other resolutions agreed less (correlation 0.961 against 0.977).
+            # Tensor libraries have this filter, too. Enlarged by it a small picture is a blur: Lanczos keeps more.
             kernel = Image.Resampling.LANCZOS if scale > 1 else Image.Resampling.BILINEAR
             resized = ink.resize((width, height), kernel, (0, 0, across, down))
             left, top = (size - width) // 2, place * size + (size - height) // 2
@@ -119,7 +121,7 @@ def fit_squares(pictures: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> N
 
 
 def _shared(grey: np.ndarray) -> Any:
-    """Return contiguous uint8[H, W] as Pillow's C object for a picture, of the same memory."""
+    """Return Pillow's C object for contiguous uint8[H, W], on the same memory."""
     return _imaging.map_buffer(grey, grey.shape[::-1], "raw", 0, ("L", 0, 1))
 
 
@@ -143,7 +145,7 @@ def _grey_and_alpha(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """Bring 16-bit, 32-bit and float samples to 0..255 from the smallest customary range that holds them."""
+    """Return 16-bit, 32-bit or float samples as uint8, scaled from the smallest usual range that holds them."""
     values = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0).clip(0)
     top = float(values.max())
     fractions = top <= 1 and bool((values % 1).any())
@@ -152,12 +154,13 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
 
 
 def _over_white(grey: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Return grey uint8[H, W] composited over white by its opacity uint8[H, W]."""
     opacity = alpha.astype(np.float32) / 255
     return np.rint(255 - (255 - grey.astype(np.float32)) * opacity).astype(np.uint8)
 
 
 def _is_card(grey: np.ndarray, shown: np.ndarray) -> bool:
-    """Tell a two-toned card with a transparent surround from bare ink on nothing."""
+    """Return whether this is a two-toned card with a transparent surround, not bare ink on nothing."""
     rows, columns = (np.flatnonzero(shown.any(axis)) for axis in (1, 0))
     area = (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
     darkest, lightest = np.percentile(grey[shown], (1, 99))
