@@ -46,7 +46,8 @@ def find_pack(given: Path | None) -> Path:
     if given is not None:
         if not splits_of(given):
             raise DataError(
-                f"{given}: no pack here (expected train.lmdb, val.lmdb or test.lmdb); make one with hcr-data pack"
+                f"{given}: no pack here (expected train.lmdb, val.lmdb or test.lmdb); make one with "
+                f"`hcr-data pack SOURCE --out {given}`"
             )
         return given
     packs = [folder for folder in _folders(PACKED) if splits_of(folder)]
@@ -96,7 +97,7 @@ def find_run(name: str | None) -> Path:
 
 
 def pack_of(run: Path) -> Path | None:
-    """Return the pack that a run was trained on or judged by, by its run.json; None where it has none."""
+    """Return the pack that a run was trained or validated on, from its run.json; None where it has none."""
     record = run / "run.json"
     path = read_json(record)["pack"]["path"] if record.is_file() else None
     return Path(path) if path else None
@@ -109,7 +110,7 @@ def is_drawn(run: Path) -> bool:
 
 
 def find_checkpoint(run: str) -> Path:
-    """Return the checkpoint that a run is judged by: its best one, else its newest.
+    """Return the checkpoint by which a run is evaluated: its best one, else its newest.
 
     Raises: DataError where there is none.
     """

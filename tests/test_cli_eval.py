@@ -124,7 +124,7 @@ def test_two_runs_side_by_side(here: Path) -> None:
     assert "95% interval -" in (here / "artifacts/two/eval/test/report.html").read_text("utf-8")
 
 
-def test_predictions_from_elsewhere(here: Path, small_pack: Path) -> None:
+def test_predictions_of_another_system(here: Path, small_pack: Path) -> None:
     ok(hcr("eval"))
     shutil.copy("artifacts/one/eval/test/predictions.npz", "theirs.npz")
     said = ok(hcr("eval", "--predictions", "theirs.npz", "--pack", small_pack, "--compare", "one"))

@@ -53,7 +53,7 @@ def test_the_same_files_in_another_pack_are_refused(run: Path, redrawn: Path) ->
     assert evaluate_checkpoint(path, redrawn, "test").seen == ""
 
 
-def test_a_lone_checkpoint_is_judged_by_its_digests(run: Path, small_pack: Path, tmp_path: Path) -> None:
+def test_a_lone_checkpoint_is_known_by_its_digests(run: Path, small_pack: Path, tmp_path: Path) -> None:
     lone = shutil.copy(checkpoints(run)[0], tmp_path / "lone.pt")
     with pytest.raises(DataError, match="validated on this split"):
         evaluate_checkpoint(lone, small_pack, "val")

@@ -308,7 +308,7 @@ def open_pack(path: Path) -> PackReader:
         _owner = os.getpid()
         close_packs()
     if not path.is_file():
-        raise DataError(f"{path}: no such pack; make it with hcr-data pack")
+        raise DataError(f"{path}: no such pack; make it with `hcr-data pack SOURCE --out {path.parent}`")
     key, status = path.resolve(), path.stat()
     stamp = status.st_ino, status.st_size, status.st_mtime_ns
     if key in _open and _open[key][0] != stamp:

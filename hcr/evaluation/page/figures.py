@@ -40,7 +40,8 @@ def learning(curves: Sequence[Mapping[str, Any]]) -> Section | None:
     charts = [
         chart_figure(
             "Top-1 by epoch",
-            "On augmented pictures while learning, and on the validation split with the averaged weights.",
+            "On augmented pictures while learning, and on the validation split with the averaged weights. Dashed: the "
+            "best epoch.",
             _inline(learning_chart(curves, "top1", _CURVES, _FONT), "Top-1 by epoch, training and validation"),
             as_table(head, _rows(curves, "top1", percent)),
         ),
