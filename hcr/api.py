@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hcr.errors import UsageError
-from hcr.layout import find_pack
+from hcr.layout import find_pack, find_weights
 from hcr.stop import Progress, silent
 
 if TYPE_CHECKING:
     from hcr.evaluation import Evaluation
     from hcr.feed.dataset import PackDataset, Target
     from hcr.inference.predictor import Predictor
+    from hcr.training import Execution, Observer, TrainConfig, TrainSummary
 
 
 def open_pack(folder: str | Path | None = None, split: str = "test", *, target: Target = "character") -> PackDataset:
@@ -77,3 +78,47 @@ def evaluate(
         only_shared=only_shared,
     )
     return evaluator.evaluation(progress)
+
+
+def train(
+    config: TrainConfig | None = None,
+    *,
+    data: str | Path | None = None,
+    run: str | None = None,
+    resume: bool = False,
+    init: str | Path | None = None,
+    execution: Execution | None = None,
+    observer: Observer | None = None,
+) -> TrainSummary:
+    """Train a network and write artifacts/<run>: checkpoints, metrics, curves and run.json.
+
+    config: the settings; those that equal their default are the resumed run's own. data: the pack; None for the run's,
+    or the only one in data/packed. run: a plain name; None for <pack>-<arch>. resume: continue from the newest valid
+    checkpoint, and start where there is none. init: weights to begin with, named as for `hcr.load`.
+    execution: device and workers; None for the GPU if there is one. observer: hears of steps and epochs.
+
+    Raises: Stopped after Ctrl-C or SIGTERM, with everything saved; UsageError and DataError for what does not fit.
+
+    Example:
+        config = hcr.TrainConfig(arch="compact", epochs=3)
+        summary = hcr.train(config, data="data/packed/hwdb1.1-64", run="first", resume=True)
+        model = hcr.load("first")
+    """
+    import torch
+
+    from hcr.training import Execution, TrainConfig
+    from hcr.training import train as train_run
+    from hcr.training.observer import NullObserver
+    from hcr.training.setup import choose_run
+
+    config = config or TrainConfig()
+    pack, folder = choose_run(config, None if data is None else Path(data), run, resume=resume)
+    return train_run(
+        config,
+        pack,
+        folder,
+        execution or Execution("cuda" if torch.cuda.is_available() else "cpu"),
+        observer or NullObserver(),
+        resume=resume,
+        init=None if init is None else find_weights(init),
+    )

@@ -25,7 +25,8 @@ FIRST_WRITER, SEED = 4_000_000_000, 353
 SIDE, GAP, COLUMNS = 88, 10, 8
 TARGET = Path(__file__).parents[1] / "docs/images/strip.svg"
 STYLE = """
-.paper { fill: #fffdf9; stroke: #ddd4c4; } text { font: 20px system-ui, sans-serif; text-anchor: middle; fill: #1f1b16; }
+.paper { fill: #fffdf9; stroke: #ddd4c4; }
+text { font: 20px system-ui, sans-serif; text-anchor: middle; fill: #1f1b16; }
 .sure { font-size: 12px; fill: #665e52; } .wrong { fill: #a6301f; }
 @media (prefers-color-scheme: dark) { text { fill: #ece6da; } .sure { fill: #aca394; } .wrong { fill: #f28b78; } }
 """

@@ -5,12 +5,12 @@ python pipelines/write_api_docs.py
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import hcr
@@ -48,7 +48,7 @@ def _entry(name: str) -> Iterator[str]:
     if not inspect.isclass(value):
         return
     for method, member in vars(value).items():
-        if method.startswith("_") or not inspect.getdoc(member):
+        if method.startswith("_") or not isinstance(member, FunctionType | classmethod | property):
             continue
         shown = f"{name}.{method}"
         if not isinstance(member, property):
@@ -57,18 +57,26 @@ def _entry(name: str) -> Iterator[str]:
 
 
 def _signature(name: str, value: Any) -> str:
-    """Return a call as a person writes it, without `self`, modules and quotes; a class of settings has none to show."""
-    if inspect.isclass(value) and (dataclasses.is_dataclass(value) or issubclass(value, BaseException)):
+    """Return a call as a person writes it, without `self` and what it returns; a class has none to show."""
+    if inspect.isclass(value):
         return name
-    signature = inspect.signature(value)
-    parameters = [one for key, one in signature.parameters.items() if key not in ("self", "cls")]
-    text = str(signature.replace(parameters=parameters)) if not inspect.isclass(value) else ""
-    return name + re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", text.replace("'", ""))
+    parts = []
+    for key, parameter in inspect.signature(value).parameters.items():
+        if key in ("self", "cls"):
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in parts:
+            parts.append("*")
+        default = parameter.default
+        shown = getattr(default, "__name__", None) or repr(default)
+        parts.append(key if default is parameter.empty else f"{key}={shown}")
+    return f"{name}({', '.join(parts)})"
 
 
 def _prose(value: Any) -> str:
     """Return a docstring as Markdown: its example as a block of Python."""
     text, _, example = (inspect.getdoc(value) or "").partition("\nExample:\n")
+    # A setting a line, as a list.
+    text = re.sub(r"^    (\w+)( \(.*?\))?: ", r"- `\1`\2: ", text, flags=re.M).replace("Settings:\n-", "Settings:\n\n-")
     block = f"\n```python\n{textwrap.dedent(example).strip()}\n```\n" if example else ""
     return f"{text.strip()}\n{block}"
 

@@ -22,6 +22,7 @@ from hcr.corpus.find import find_corpus
 from hcr.corpus.gnt import read_gnt
 from hcr.corpus.sample import Sample
 from hcr.pack.packer import PackConfig, pack
+from hcr.pack.store import close_packs
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,7 +82,8 @@ def docstring_examples() -> Iterator[tuple[str, str]]:
         value = getattr(hcr, name)
         members = [(name, value)]
         if inspect.isclass(value):
-            members += [(f"{name}.{key}", member) for key, member in vars(value).items() if not key.startswith("_")]
+            methods = [(key, member) for key, member in vars(value).items() if inspect.isfunction(member)]
+            members += [(f"{name}.{key}", member) for key, member in methods if not key.startswith("_")]
         for shown, member in members:
             _, _, example = (inspect.getdoc(member) or "").partition("\nExample:\n")
             if example:
@@ -94,6 +96,8 @@ EXAMPLES = dict([*page_examples(), *docstring_examples()])
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_examples_run(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
+    # formats.md opens a pack without hcr, and LMDB opens a file once a process.
+    close_packs()
     exec(compile(EXAMPLES[name], name, "exec"), {"hcr": hcr, "torch": torch, "np": np})
 
 

@@ -218,3 +218,7 @@ def export(pack: Path, kind: str, out: Path, split: tuple[str, ...]) -> None:
     with meter("export", " samples") as progress:
         counts = write_out(pack, out, kind, split, progress)
     click.echo(f"{out}: {' + '.join(f'{count:,} {name}' for name, count in counts.items())} samples")
+
+
+if __name__ == "__main__":
+    main()

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 COMMANDS = {
-    "data": "Draw a corpus, pack one, look into a pack, write it out again.",
-    "eval": "Evaluate a run on a split that it has not seen.",
+    "data": "Turn handwriting into packs: LMDB files of square grey pictures with integer labels.",
+    "eval": "Evaluate a run's best checkpoint on a split that it has not seen.",
     "predict": "Name the handwritten character on each picture.",
     "train": "Train a network on a pack, or on handwriting drawn as it is needed.",
 }
