@@ -1,4 +1,4 @@
-# Everything runs in .venv, which `make install` creates; PYTHON names another interpreter to create it with.
+# Everything runs in .venv, which `make install` creates. PYTHON names another interpreter to create it with.
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -18,17 +18,17 @@ install: .venv/installed ## create .venv with everything (about 6 GB: PyPI's tor
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-dataset: install ## find CASIA in data/raw, else draw a corpus; pack it at 64 px
+dataset: install ## pack CASIA from data/raw at 64 px, or a drawn corpus where there is none
 	@sh pipelines/dataset.sh
 
-demo: install ## draw, pack, train, evaluate and recognise, in a few minutes
+demo: install ## draw, pack, train, evaluate and read a small corpus, in a few minutes
 	@python pipelines/demo.py
 
-# What is measured on: a drawn corpus of 101,385 pictures, or a folder of .gnt files of your own (make bench CORPUS=…).
+# The corpus to measure on: a drawn one of 101,385 pictures, or a folder of your .gnt files (make bench CORPUS=…).
 CORPUS ?= data/benchmark/drawn
 PLOT := $(if $(filter data/benchmark/drawn,$(CORPUS)),docs,data/benchmark)/loading.svg
 
-bench: install ## measure against other libraries, in about half an hour; CORPUS=folder takes your .gnt files
+bench: install ## measure against other libraries, about half an hour; CORPUS=FOLDER for your own .gnt files
 	python -m pip install --quiet --editable '.[bench]'
 	if [ "$(CORPUS)" = data/benchmark/drawn ]; then hcr-data draw --writers 27 --out $(CORPUS); fi
 	python benchmarks/packing.py "$(CORPUS)"
