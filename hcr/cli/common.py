@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any] | click.Command)
 
 # Threads that wait for each other by spinning hinder themselves as soon as another program uses the cores. Beside one
-# such program on two cores training was about twice as fast when they sleep (docs/benchmarks.md), and somewhat slower
+# such program on two cores training was about twice as fast when they sleep (docs/lab-notes.md), and somewhat slower
 # on an idle machine. torch reads this when it is imported, which no command has done yet.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
