@@ -284,7 +284,10 @@ def test_the_commands_draw_go_on_judge_and_predict(
         shutil.copytree(small_pack, Path("data/packed", name))
     first = hcr(main, "--draw", 80, "--charset", charset, *flags)
     assert first.stdout.startswith("artifacts/endless-32-compact: done after 4 steps; best epoch 1: val top-1 ")
-    assert first.stdout.endswith("of 20\nnext: hcr-eval --run endless-32-compact --data PACK\n")
+    assert first.stdout.endswith(
+        "of 20\nnext: hcr-eval --run endless-32-compact --data PACK\n"
+        "PACK: any pack with these characters, or add --only-shared\n"
+    )
     assert "training artifacts/endless-32-compact on drawn handwriting, cpu" in first.stderr
     again = hcr(main, "--run", "endless-32-compact", "--resume", *cpu)
     assert "resuming artifacts/endless-32-compact at step 4" in again.stderr

@@ -1,8 +1,8 @@
 """A corpus of drawn handwriting, laid out and stored like CASIA's: a GNT file a writer, below train/ and test/.
 
-It stands in where no real corpus lies, and from here on nothing tells the two apart. The settings are written first and
-each file appears under its name only when complete, so that an interrupted run goes on where it stopped. The price of
-files instead of a stream is disk: about 7 KB a picture.
+It stands in where no real corpus lies, and the rest of the program cannot tell the two apart. The settings are written
+first, and each file appears under its name only when it is complete, so that an interrupted run continues where it
+stopped. The price of files instead of a stream is disk: about 7 KB a picture.
 """
 
 from __future__ import annotations
@@ -61,12 +61,13 @@ def draw_corpus(
     fonts: Sequence[Path] = (),
     progress: Progress = silent,
 ) -> SyntheticCorpus:
-    """Draw each character once in each of `writers` hands into folder/train/0001.gnt … and folder/test/.
+    """Draw each character once by each of `writers` writers into folder/train/0001.gnt … and folder/test/.
 
     fonts: files (TTF, OTF, WOFF2) in whose forms some of the writers write.
 
-    Pictures are cropped to the ink; their longest side varies by writer, mostly from 60 to 110 pixels. A run with the
-    settings of an earlier one keeps what that has finished, and both give the same bytes. `progress` counts pictures.
+    Pictures are cropped to the ink; their longest side varies by writer, mostly from 60 to 110 pixels. Where there is
+    much to draw, a worker pool draws on all cores. A run with the settings of an earlier one keeps what that has
+    finished, and both give the same bytes. `progress` counts pictures.
     Raises: UsageError where the folder was drawn with other settings or holds something else; DataError for a character
     without strokes or without a GBK code, for what is no font, and for one that has none of the characters.
     """
@@ -115,10 +116,10 @@ def _settle(folder: Path, settings: dict[str, object], charset: Charset) -> None
     if path.exists():
         found = read_json(path)
         for name, value in settings.items():
-            there = found.get(name) if isinstance(found, dict) else None
-            if there != value:
+            drawn = found.get(name) if isinstance(found, dict) else None
+            if drawn != value:
                 raise UsageError(
-                    f"{path}: drawn with {name} {json.dumps(there)}, asked for {json.dumps(value)}; "
+                    f"{path}: drawn with {name} {json.dumps(drawn)}, asked for {json.dumps(value)}; "
                     "choose another folder, delete this one, or ask for the same"
                 )
     elif folder.exists() and any(folder.iterdir()):

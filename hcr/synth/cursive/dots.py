@@ -1,6 +1,6 @@
 """Running forms of components made of dots and other short strokes.
 
-Rules as in `components`, which says what a rule is.
+What a rule is stands in `rules.py`.
 """
 
 from __future__ import annotations

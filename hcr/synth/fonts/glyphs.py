@@ -1,8 +1,8 @@
-"""Fonts as one more kind of copybook: each glyph's centre lines, as flat tensors on a device.
+"""Fonts as one more kind of copybook: each glyph's centre lines, as flat tensors.
 
 A font of handwriting has what rules about components do not: how one hand really runs its strokes together. Its brush
-is taken off (`thinning.py`), so that the drawn hands write its forms with their own pens (`retrace.py`). The price is
-time at the start, about a millisecond of a core for each glyph, and 3 KB of memory.
+is taken off (`thinning.py`), so that drawn writers write its forms with their own pens (`retrace.py`). The price is
+time at the first start, about a millisecond of a core for each glyph, and 3 KB of memory (`cache.py` keeps the result).
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def require_font(path: Path, characters: str) -> None:
-    """Look whether a file is a font that has some of the characters, without taking them.
+    """Check that a file is a font that has some of the characters, without reading them.
 
     Raises: DataError where it is not.
     """
@@ -102,9 +102,9 @@ def require_font(path: Path, characters: str) -> None:
 
 
 def read_font(path: Path, characters: str) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Take the centre lines of `characters` from a font (TTF, OTF, WOFF2).
+    """Read the centre lines of `characters` from a font (TTF, OTF, WOFF2).
 
-    Gives how many points each character has, int64[C], and the columns of Forms from `points` on.
+    Returns how many points each character has, int64[C], and the columns of Forms from `points` on.
     Raises: DataError for what is no font.
     """
     font, absent = _opened(path)
@@ -163,9 +163,9 @@ def _measures(large: Lines) -> tuple[float, float]:
     return float(np.median(extent.max(1))), float(large.radius.mean())
 
 
-def _begins(of: np.ndarray) -> np.ndarray:
+def _begins(numbers: np.ndarray) -> np.ndarray:
     """Return where in an ascending row a new number begins."""
-    return np.flatnonzero(np.diff(of, prepend=-1))
+    return np.flatnonzero(np.diff(numbers, prepend=-1))
 
 
 def _columns(lines: Lines, size: float, brush: float) -> list[np.ndarray]:
@@ -177,10 +177,12 @@ def _columns(lines: Lines, size: float, brush: float) -> list[np.ndarray]:
     share = (place - begin) / np.maximum(end - begin, 1)
     bow = np.stack([-chord[:, 1], chord[:, 0]], 1) * (4 * share * (1 - share))[:, None]
     # People write from the left and from above.
-    ahead = chord[:, 0] + 0.7 * chord[:, 1] >= 0
-    since, until = np.where(ahead, place - begin, end - place), np.where(ahead, end - place, place - begin)
-    sets_in, ends = (np.where(ahead, lines.open[one], lines.open[other]) for one, other in ((begin, end), (end, begin)))
-    opens, closes = sets_in * np.clip(1 - since / 2, 0, 1), ends * np.clip(1 - until / 3, 0, 1)
+    forward = chord[:, 0] + 0.7 * chord[:, 1] >= 0
+    from_start, to_end = np.where(forward, place - begin, end - place), np.where(forward, end - place, place - begin)
+    sets_in, ends = (
+        np.where(forward, lines.open[first], lines.open[last]) for first, last in ((begin, end), (end, begin))
+    )
+    opens, closes = sets_in * np.clip(1 - from_start / 2, 0, 1), ends * np.clip(1 - to_end / 3, 0, 1)
 
     glyphs = _begins(lines.glyph)
     number = lines.line - lines.line[glyphs].repeat(np.diff(np.append(glyphs, len(place))))
