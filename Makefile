@@ -13,9 +13,11 @@ install: .venv/installed ## create .venv with everything (about 6 GB: PyPI's tor
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than 3.11; name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@echo "Installing PyTorch with CUDA, and what else hcr needs, into .venv: 3 GB to download, 6 GB on disk."
+	@echo "This happens once. At 100 Mbit/s it takes about five minutes; pip says below what it is doing."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install --editable '.[dev]'
 	@touch $@
 
 dataset: install ## pack CASIA from data/raw at 64 px, or a drawn corpus where there is none

@@ -118,6 +118,13 @@ def test_default_then_recipe_then_flag(here: Path) -> None:
     assert {"first-batch.png", "metrics.csv", "curves.svg"} <= {path.name for path in Path(out.split(":")[0]).iterdir()}
 
 
+def test_a_processor_kept_to_avx2_trains_in_fp32() -> None:
+    code = "from hcr.training import Execution; print(Execution().usual()['precision'])"
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": "avx2"}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout == "fp32\n"
+
+
 @pytest.mark.parametrize(
     ("given", "every"), [("500", 500), ("500steps", 500), ("1step", 1), ("30s", 30.0), ("1.5m", 90.0), ("2h", 7200.0)]
 )

@@ -30,3 +30,11 @@ def test_the_wheel_is_complete_and_works_alone(tmp_path: Path) -> None:
     run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert run.stdout.split() == [str(tmp_path / "site/hcr/__init__.py"), "9574"]
     assert (tmp_path / "site" / released).read_bytes() == (ROOT / released).read_bytes()
+
+
+def test_make_install_says_first_what_takes_so_long_and_lets_pip_speak() -> None:
+    command = ["make", "--dry-run", "--always-make", "install"]
+    lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    said = [number for number, line in enumerate(lines) if line.startswith("echo") and "3 GB to download" in line]
+    (long,) = (number for number, line in enumerate(lines) if "--editable '.[dev]'" in line)
+    assert said and said[0] < long and "--quiet" not in lines[long]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from hcr.charset import Charset
 from hcr.errors import DataError, UsageError
@@ -208,6 +209,16 @@ def test_the_compact_network_takes_one_view() -> None:
     with torch.inference_mode():
         once = network.head(network.features(network.evened(network.thickening(ink))))
         assert torch.allclose(network(ink), once, atol=1e-6)
+
+
+def test_the_small_network_does_half_the_arithmetic_of_the_compact_one() -> None:
+    def products(arch: str) -> int:
+        model = Recognizer(arch, SOME, 64).eval()
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            model(pictures(1, 64))
+        return counter.get_total_flops()
+
+    assert products("compact_small") == pytest.approx(products("compact") / 2, rel=0.05)
 
 
 def test_the_compact_network_exports_for_batches_of_any_size() -> None:

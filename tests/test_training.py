@@ -8,6 +8,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from hcr.config import read_recipe, settings_of
 from hcr.errors import DataError, Stopped, UsageError
 from hcr.layout import checkpoints
 from hcr.models import load_recognizer, read_checkpoint
-from hcr.training import Execution, TrainConfig, train
+from hcr.training import Execution, TrainConfig, train, trainer
 from hcr.training.distributed import Processes
 from hcr.training.setup import choose_run, set_up_run
 from hcr.training.state import ema_rate, learning_rate
@@ -85,6 +87,42 @@ def test_the_first_step_does_not_count_for_the_time_left(small_pack: Path, tmp_p
     found = re.search(r"for the (\d+) steps left of 2 epochs, at ([\d,]+) pictures a second", note)
     assert found, note
     assert float(found[2].replace(",", "")) > int(found[1]) * GIVEN["batch_size"] / 3
+
+
+def test_slow_steps_do_not_hold_back_the_time_left(
+    small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "LATEST_SECONDS", 1.0)
+    watcher = Watcher(1, lambda: time.sleep(1.5))
+    train(
+        TrainConfig(**GIVEN | {"epochs": 2}), small_pack, tmp_path / "run", Execution(workers=0), watcher, resume=False
+    )
+    (note,) = (note for note in watcher.notes if "steps left" in note)
+    # Of 8 steps one is taken, and by it the others are judged: 20 pictures in 1.5 seconds and a little.
+    found = re.search(r"for the 7 steps left of 2 epochs, at ([\d,]+) pictures a second", note)
+    assert found and 1 <= int(found[1]) <= 13, note
+
+
+def test_training_keeps_the_memory_that_it_frees() -> None:
+    code = """
+import resource, torch
+from hcr.training import Execution
+from hcr.training.setup import choose_kernels
+
+def cleared_pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(12_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+before = cleared_pages()
+choose_kernels(Execution())
+print(before, cleared_pages())
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, after = map(int, run.stdout.split())
+    # 48 MB are 11,719 pages: cleared twenty times before, and at most once after.
+    assert before > 200_000 and after < 13_000
 
 
 def test_what_does_not_fit_the_run_is_refused(whole: Path, small_pack: Path, tmp_path: Path) -> None:

@@ -30,6 +30,13 @@ def _compact(classes: int, size: int) -> nn.Module:
     return Compact(classes)
 
 
+def _compact_small(classes: int, size: int) -> nn.Module:
+    """Return the compact network at half the arithmetic: what the demo trains on a CPU, where minutes count."""
+    from hcr.models.compact import SMALL, Compact
+
+    return Compact(classes, SMALL)
+
+
 def _compact_wide(classes: int, size: int) -> nn.Module:
     """Return the compact network's wide form, for a GPU and as the compact one's teacher.
 
@@ -83,6 +90,7 @@ BACKBONES: dict[str, Builder] = {
     "efficientnet_v2_s": _efficientnet_v2_s,
     "efficientnet_v2_s_stride1": partial(_efficientnet_v2_s, stride=1),
     "compact": _compact,
+    "compact_small": _compact_small,
     "compact_wide": _compact_wide,
     "vgg19_bn": _vgg19_bn,
 }

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 DIRECTIONS = 8
 WIDTHS = (48, 96, 160, 368)  # channels of the maps of 32, 16, 8 and 4 pixels a side, for pictures of 64
+SMALL = (32, 64, 128, 256)  # the same of the small form: half the arithmetic
 WIDE = (96, 192, 384, 768)  # the same of the wide form
 # Dropout of whole channels, before the second convolution of each width but the first. It grows with depth, since deep
 # layers memorise the few samples of a class.

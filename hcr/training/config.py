@@ -57,8 +57,8 @@ class TrainConfig:
     )  # fmt: skip
     arch: str = setting(
         "efficientnet_v2_s",
-        "Network: efficientnet_v2_s, efficientnet_v2_s_stride1, compact (for a CPU), compact_wide, vgg19_bn, "
-        "timm:NAME.",
+        "Network: efficientnet_v2_s, efficientnet_v2_s_stride1, compact (for a CPU), compact_small, compact_wide, "
+        "vgg19_bn, timm:NAME.",
     )
     size: int | None = setting(None, "Pixels a side.", 32, 256, usual=f"the pack's, drawn: {DRAWN_SIZE}")
     epochs: int = setting(20, "Passes over the training split.", 1, 10_000)
@@ -152,7 +152,9 @@ class Execution:
         if self.device == "cuda":
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
         found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # absent from older releases
-        return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+        # What ATEN_CPU_CAPABILITY keeps torch to counts, not what the processor has.
+        used = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+        return used and bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
     def usual(self) -> dict[str, Any]:
         """Return the settings that the device decides where nobody chose them."""

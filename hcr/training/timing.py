@@ -94,7 +94,7 @@ def estimate(setup: RunSetup, step: int, epochs: int, batches: int, seconds: flo
     whole = _duration((left + epochs * batches / 3) * seconds)
     advice = ""
     if device == "cpu":
-        small = "" if config.arch == "compact" else "; --arch compact is the network for a CPU"
+        small = "" if config.arch in ("compact", "compact_small") else "; --arch compact is the network for a CPU"
         advice = f". Ctrl-C saves and stops, --resume goes on{small}"
     return (
         f"about {whole} for the {left:,} steps left of {epochs} epochs, at {config.batch_size / seconds:,.0f} pictures "

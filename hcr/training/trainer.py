@@ -40,8 +40,8 @@ from hcr.training.state import Faults, Tally, TrainState, learning_rate, newest_
 from hcr.training.step import Stepper
 from hcr.training.timing import EpochClock, estimate
 
-# After this long the speed is known well enough to say how long the run will take.
-ESTIMATE_SECONDS = 15.0
+# After this long the speed is known well enough to say how long the run will take; by LATEST_SECONDS it is said anyway.
+ESTIMATE_SECONDS, LATEST_SECONDS = 15.0, 30.0
 # Reading processes that may die one after the other without a batch between them.
 DEATHS = 3
 # Non-finite steps in a row before the run goes back, and how often it goes back with half the learning rate.
@@ -216,7 +216,9 @@ class Trainer:
             # It makes kernels, with --compile for a minute: what comes after it says how long the rest takes.
             self.first_step = clock.seconds
         since = clock.seconds - self.first_step
-        known = since > ESTIMATE_SECONDS or done == len(self.batches)
+        # A first step that long says enough by itself, unless most of it was the making of kernels.
+        late = clock.seconds > LATEST_SECONDS and (done > 1 or not self.execution.compile)
+        known = since > ESTIMATE_SECONDS or late or done == len(self.batches)
         if known and not self.estimated and state.step < self.setup.total:
             self.estimated = True
             batches = len(self.validation) if self.validation else 0
