@@ -10,7 +10,7 @@ from hcr.charset import Charset
 from hcr.synth import Generator, StrokeTable, style
 from hcr.synth.copybook import NUMBERS, STEPS, make_copybook
 from hcr.synth.cursive import sites
-from hcr.synth.cursive.forms import Found, New, knots
+from hcr.synth.cursive.lines import Found, New, knots
 from hcr.synth.cursive.rules import RULES
 from hcr.synth.cursive.sites import around, knots_of, sheltered, sites_of, tie, with_running_forms
 from hcr.synth.skeleton import BENT, DOT, HENG, NA, PIE, SHU, Stroke, parts_of, strokes_of, without_false_hooks

@@ -25,10 +25,10 @@ from hcr.corpus.find import find_corpus
 from hcr.corpus.gnt import encode_record, read_gnt
 from hcr.corpus.sample import Corpus, Damage, Digest, Partition, Sample
 from hcr.errors import DataError, HcrError, UsageError
-from hcr.pack.config import PackConfig
+from hcr.pack.config import BLOCK, PackConfig
 from hcr.pack.inspect import contact_sheet, info, verify
 from hcr.pack.packer import PackSummary, pack, pack_sizes
-from hcr.pack.store import BLOCK, close_packs, open_pack
+from hcr.pack.store import close_packs, open_pack
 from hcr.preprocess.fit import PREPROCESSING, fit_square
 
 

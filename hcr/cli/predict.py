@@ -11,7 +11,7 @@ import click
 
 from hcr.cli.common import Command, choose_device, device_option, meter, note
 from hcr.errors import DataError, UsageError
-from hcr.layout import RELEASED
+from hcr.layout import NAMED_WEIGHTS, RELEASED
 
 # Longer paths push their row to the right instead of all rows.
 WIDEST_PATH = 60
@@ -22,8 +22,8 @@ WIDEST_PATH = 60
 @click.option(
     "--weights",
     metavar="RUN|FILE|NAME",
-    help="What answers: a run, a file (.pt, .safetensors), or released weights: level1 (3,755 characters) or gb2312 "
-    "(6,763, a little less sure).  [default: level1]",
+    help=f"What answers: {NAMED_WEIGHTS}. level1 names 3,755 characters, gb2312 6,763, a little less surely.  "
+    "[default: level1]",
 )
 # Spelled out in older docs.
 @click.option("--run", "run", hidden=True)

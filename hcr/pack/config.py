@@ -1,4 +1,4 @@
-"""The settings that decide the content of a pack, each with its range and its help."""
+"""What decides the content of a pack: the block size, and the settings with their ranges and help."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from hcr.charset import Charset
 from hcr.config import check_settings, described, setting
 
 MIN_SIZE, MAX_SIZE = 16, 256
+# Samples in a value of the LMDB file. Readers take it from each pack's meta: packs of another block size stay readable.
+BLOCK = 64
 
 
 @described

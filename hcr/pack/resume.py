@@ -30,8 +30,9 @@ from hcr.corpus.sample import Corpus, Partition
 from hcr.errors import DataError
 from hcr.files import sync_folder
 from hcr.pack.chunks import Chunk
+from hcr.pack.config import BLOCK
 from hcr.pack.sources import SourceCheck
-from hcr.pack.store import BLOCK, PackContent, PackSettings, Source
+from hcr.pack.store import PackContent, PackSettings, Source
 from hcr.pack.writer import PackWriter
 from hcr.preprocess.fit import PREPROCESSING
 

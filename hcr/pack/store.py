@@ -30,7 +30,6 @@ from hcr.preprocess.fit import PREPROCESSING
 
 FORMAT = "hcr-pack"
 VERSION = 1
-BLOCK = 64
 _AGAIN = "delete the pack and make it again with hcr-data pack"
 # Address space that a transaction has for what it adds.
 _ROOM = 1 << 30

@@ -21,7 +21,8 @@ import numpy as np
 
 from hcr.errors import DataError
 from hcr.files import short_digest
-from hcr.pack.store import BLOCK, FORMAT, VERSION, PackContent, PackMeta, WritableFile, block_key, origin_key
+from hcr.pack.config import BLOCK
+from hcr.pack.store import FORMAT, VERSION, PackContent, PackMeta, WritableFile, block_key, origin_key
 from hcr.preprocess.fit import PREPROCESSING
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from hcr.synth.cursive.dots import dots_in_row, heart, legs, lid, pair_of_dots, roof, speech, water
 from hcr.synth.cursive.falling import again, beast, robe, strike, woman
-from hcr.synth.cursive.forms import Found, New, Rule, between, body, knots, moved
+from hcr.synth.cursive.lines import Found, New, Rule, between, body, knots, moved
 from hcr.synth.cursive.uprights import (
     base,
     cart,

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hcr.synth.cursive.dots import is_roof
-from hcr.synth.cursive.forms import New
+from hcr.synth.cursive.lines import New
 from hcr.synth.cursive.rules import RULES, box, walk
 from hcr.synth.skeleton import BENT, CUTS, DOT, HENG, NA, PIE, SHU, TI, Stroke
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hcr.synth.cursive.forms import Found, New, between, body, knots, moved
+from hcr.synth.cursive.lines import Found, New, between, body, knots, moved
 from hcr.synth.skeleton import DOT, HENG, NA, PIE, SHU, TI, Stroke
 
 
