@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install dataset demo bench test lint clean
+.PHONY: help install dataset demo bench test campaigns lint clean
 
 help: ## show this help
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1 \t/' | expand -t 18
@@ -37,8 +37,14 @@ bench: install ## measure against other libraries, about half an hour; CORPUS=FO
 	python benchmarks/loading.py "$(CORPUS)" --plot "$(PLOT)"
 	python benchmarks/first_batch.py "$(CORPUS)"
 
+# A process a core, of one thread each: threads of two tiny networks would wait for each other.
+TESTS := OMP_NUM_THREADS=1 python -m pytest -n auto --dist worksteal
+
 test: install ## run the tests
-	python -m pytest
+	$(TESTS) -m "not campaign"
+
+campaigns: install ## run the long tests: benchmarks from end to end, kills by the dozen
+	$(TESTS) -m campaign
 
 lint: install ## check style and types
 	ruff check .

@@ -18,6 +18,8 @@ import pytest
 from hcr.charset import Charset
 from hcr.corpus.gnt import encode_record
 
+pytestmark = pytest.mark.campaign
+
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 SAMPLES = 1200  # two batches of 512, and some

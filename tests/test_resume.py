@@ -79,6 +79,7 @@ def test_resume_of_nothing_starts_and_of_a_finished_run_ends(whole: Path, small_
     require_equal(end_of(whole), before)
 
 
+@pytest.mark.campaign
 def test_kill_9_at_random_moments_changes_nothing() -> None:
     done = subprocess.run(
         [sys.executable, "benchmarks/kills.py", "--kills", "25"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -164,7 +165,7 @@ def test_a_signal_saves_and_exits_75_soon(running: subprocess.Popen[str], tmp_pa
     began = time.monotonic()
     running.send_signal(signal.SIGTERM)
     _, errors = running.communicate(timeout=60)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30  # of the many minutes that 2,000 steps take; other tests share the cores
     assert running.returncode == 75 and "stopped by SIGTERM at step" in errors
     assert f"at step {read_checkpoint(checkpoints(tmp_path / 'artifacts/run')[0])['step']} of 2000" in errors
 
