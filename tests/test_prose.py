@@ -15,7 +15,7 @@ def sentences(page: Path) -> list[int]:
     """Words of each sentence of a page's running text, without code, tables, headings and pictures."""
     text = re.sub(r"```.*?```", " ", page.read_text("utf-8"), flags=re.S)
     text = re.sub(r"^\s*(\||#|!\[).*$", " ", text, flags=re.M)
-    counts = [len(sentence.split()) for sentence in re.split(r"(?<=[.!?:])\s+", text)]
+    counts = [len(sentence.split()) for sentence in re.split(r"(?<=[.!?])\s+", text)]
     return [count for count in counts if count > 2]
 
 
@@ -28,6 +28,6 @@ def test_sentences_are_short(name: str) -> None:
     assert len(counts) > 5 and sum(counts) / len(counts) <= LONGEST_MEAN
 
 
-@pytest.mark.parametrize(("name", "most"), [("README.md", 120), ("CONTRIBUTING.md", 40)])
+@pytest.mark.parametrize(("name", "most"), [("README.md", 120), ("CONTRIBUTING.md", 32)])
 def test_first_pages_are_short(name: str, most: int) -> None:
     assert len((ROOT / name).read_text("utf-8").splitlines()) <= most
