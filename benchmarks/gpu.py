@@ -29,7 +29,7 @@ from stores import STORES
 from hcr.feed.augment import augment
 from hcr.feed.loader import Loader
 from hcr.feed.sampler import Batch, TrainingBatches
-from hcr.pack.store import open_pack
+from hcr.pack.store import open_reader
 from hcr.stop import StopFlag
 from hcr.training import Execution, TrainConfig, train
 from hcr.training.distributed import Processes
@@ -79,7 +79,7 @@ class Bench:
         self.given, self.path, self.pictures, self.device = given, path, pictures, given.device
         self.arch = "compact" if given.tiny else "efficientnet_v2_s"
         self.runs = path.parents[1] / "runs"
-        self.reader = open_pack(path)
+        self.reader = open_reader(path)
 
     def trainer(self, batch: int, **settings: Any) -> Trainer:
         """Make a trainer of our own, ready to step."""

@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from hcr.charset import Charset
 from hcr.feed.augment import augment
 from hcr.feed.sampler import epoch_order
-from hcr.pack.store import open_pack
+from hcr.pack.store import open_reader
 from hcr.training import Execution, TrainConfig, train
 from hcr.training.artefacts import RunArtefacts, curves_svg
 from tests.runs import GIVEN, Watcher
@@ -45,7 +45,7 @@ def texts(svg: str) -> list[str]:
 
 
 def test_the_contact_sheet_is_the_first_batch_as_the_network_sees_it(whole: Path, small_pack: Path) -> None:
-    reader = open_pack(small_pack / "train.lmdb")
+    reader = open_reader(small_pack / "train.lmdb")
     indices = epoch_order(len(reader), GIVEN["seed"], 0)[: GIVEN["batch_size"]]
     pictures = np.empty((len(indices), 32, 32), np.uint8)
     reader.pictures(indices, pictures)

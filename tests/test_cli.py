@@ -20,7 +20,7 @@ from PIL import Image
 from hcr.charset import KNOWN
 from hcr.corpus.gnt import read_gnt
 from hcr.corpus.sample import Sample
-from hcr.pack.store import close_packs, open_pack
+from hcr.pack.store import close_packs, open_reader
 from tests.layouts import change_a_pixel
 
 
@@ -165,7 +165,7 @@ def test_charsets_have_one_vocabulary(here: Path) -> None:
 def test_a_damaged_pack_is_found_by_verify(here: Path, small_pack: Path) -> None:
     pack = shutil.copytree(small_pack, here / "pack")
     raw = bytearray((pack / "train.lmdb").read_bytes())
-    block = open_pack(pack / "train.lmdb").block(0).tobytes()
+    block = open_reader(pack / "train.lmdb").block(0).tobytes()
     close_packs()
     raw[raw.index(block[:4096]) + 1000] ^= 1
     (pack / "train.lmdb").write_bytes(raw)

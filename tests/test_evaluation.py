@@ -14,12 +14,12 @@ import torch
 
 from hcr.charset import Charset
 from hcr.errors import DataError, Stopped, UsageError
-from hcr.evaluation import evaluate, evaluate_checkpoint, evaluate_external, make_evaluator, summarise, write_report
+from hcr.evaluation import evaluate_checkpoint, evaluate_external, make_evaluator, predict_all, summarise, write_report
 from hcr.evaluation.evaluator import PARTIAL
 from hcr.feed.loader import Loader
 from hcr.feed.sampler import SequentialBatches
 from hcr.models import Recognizer, load_recognizer
-from hcr.pack.store import open_pack
+from hcr.pack.store import open_reader
 from hcr.preprocess.fit import PREPROCESSING
 
 
@@ -91,7 +91,7 @@ def test_what_does_not_fit_is_refused(small_pack: Path, tmp_path: Path) -> None:
 def test_the_library_alone_gives_the_same_figures(small_pack: Path, tmp_path: Path) -> None:
     path = checkpoint(tmp_path, pack_charset(small_pack))
     model = load_recognizer(path)
-    found = evaluate(model, Loader(small_pack / "test.lmdb", SequentialBatches(24, 24)))
+    found = predict_all(model, Loader(small_pack / "test.lmdb", SequentialBatches(24, 24)))
     whole = evaluate_checkpoint(path, small_pack, "test", batch_size=24)
     assert np.array_equal(found.top, whole.predictions.top) and np.array_equal(found.score, whole.predictions.score)
     assert summarise(found, 12).top1 == whole.summary.top1
@@ -109,7 +109,7 @@ def test_every_table_adds_up(small_pack: Path, tmp_path: Path) -> None:
         for row in rows:
             assert float(row["recall_low"]) <= float(row["recall"]) <= float(row["recall_high"])
             assert float(row["recall"]) == pytest.approx(int(row["correct"]) / int(row["n"]), abs=1e-6)
-    assert {row.name for row in analysis.writers} == set(open_pack(small_pack / "test.lmdb").meta["writers"])
+    assert {row.name for row in analysis.writers} == set(open_reader(small_pack / "test.lmdb").meta["writers"])
     assert sum(group.inside for group in analysis.groups) <= 24 - right
     assert summary["seconds"] > 0 and summary["ms_per_picture"] * 24 == pytest.approx(evaluation.seconds * 1000)
     assert summary["seen"] == "" and summary["elsewhere"] is None and len(summary["checkpoint_digest"]) == 16
@@ -185,7 +185,7 @@ def test_only_shared_characters_are_asked_for_and_answered(small_pack: Path, tmp
     path = checkpoint(tmp_path, Charset(mine.characters[:9] + "龟鼠"))
     evaluation = evaluate_checkpoint(path, small_pack, "test", only_shared=True)
     assert evaluation.charset.characters == mine.characters[:9] and evaluation.left_out == 6
-    labels = open_pack(small_pack / "test.lmdb").labels
+    labels = open_reader(small_pack / "test.lmdb").labels
     assert evaluation.predictions.index.tolist() == np.flatnonzero(labels < 9).tolist()
     assert np.array_equal(evaluation.predictions.target, labels[labels < 9])
     assert evaluation.predictions.top.shape == (18, 9) and (np.sort(evaluation.predictions.top) == np.arange(9)).all()

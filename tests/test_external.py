@@ -13,14 +13,14 @@ import pytest
 from hcr.charset import Charset
 from hcr.errors import DataError
 from hcr.evaluation import compare_with, evaluate_checkpoint, evaluate_external, write_report
-from hcr.pack.store import open_pack
+from hcr.pack.store import open_reader
 from tests.test_evaluation import checkpoint, pack_charset
 
 
 @pytest.fixture
 def truth(small_pack: Path) -> str:
     """The character of each of the 24 test samples."""
-    reader = open_pack(small_pack / "test.lmdb")
+    reader = open_reader(small_pack / "test.lmdb")
     return "".join(reader.charset[label] for label in reader.labels)
 
 
@@ -121,7 +121,7 @@ def test_a_table_that_does_not_fit_is_refused(
 
 
 def arrays(small_pack: Path) -> dict[str, Any]:
-    labels = open_pack(small_pack / "test.lmdb").labels.astype(np.int64)
+    labels = open_reader(small_pack / "test.lmdb").labels.astype(np.int64)
     return {"index": np.arange(24), "top": np.stack([labels, (labels + 1) % 12], 1)}
 
 
@@ -162,7 +162,7 @@ def test_other_labels_are_translated_and_other_characters_left_out(small_pack: P
     mine = pack_charset(small_pack)
     # A system that knows 9 of the pack's characters and one more, 一 being label 0 for both.
     theirs = Charset(mine.characters[:9] + "龟")
-    labels = open_pack(small_pack / "test.lmdb").labels.astype(np.int64)
+    labels = open_reader(small_pack / "test.lmdb").labels.astype(np.int64)
     known = labels < 9
     stranger = np.full(known.sum(), theirs.label("龟"))
     right = np.array([theirs.label(mine[label]) for label in labels[known]])

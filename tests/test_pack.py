@@ -28,7 +28,7 @@ from hcr.errors import DataError, HcrError, UsageError
 from hcr.pack.config import BLOCK, PackConfig
 from hcr.pack.inspect import contact_sheet, info, verify
 from hcr.pack.packer import PackSummary, pack, pack_sizes
-from hcr.pack.store import close_packs, open_pack
+from hcr.pack.store import close_packs, open_reader
 from hcr.preprocess.fit import PREPROCESSING, fit_square
 
 
@@ -62,7 +62,7 @@ def test_every_sample_is_kept_with_label_writer_and_origin(corpus_folder: Path, 
             expected[sample.origin] = (sample.char, sample.writer, fit_square(sample.picture, 32))
     seen = 0
     for split in ("train", "val", "test"):
-        reader = open_pack(small_pack / f"{split}.lmdb")
+        reader = open_reader(small_pack / f"{split}.lmdb")
         pictures = np.empty((len(reader), 32, 32), np.uint8)
         reader.pictures(np.arange(len(reader)), pictures)
         for i, origin in enumerate(reader.origins(range(len(reader)))):
@@ -100,7 +100,7 @@ def test_the_format_reads_without_our_code(small_pack: Path) -> None:
 
 
 def test_the_digest_is_of_checksums_labels_writers_and_characters(small_pack: Path) -> None:
-    reader = open_pack(small_pack / "train.lmdb")
+    reader = open_reader(small_pack / "train.lmdb")
     digest = hashlib.sha256()
     for number in range(reader.block_count):
         digest.update(zlib.crc32(reader.block(number)).to_bytes(4, "little"))
@@ -139,7 +139,7 @@ def test_more_than_a_block(tmp_path: Path) -> None:
     source = gnt_files(tmp_path / "raw", {"a": "一" * BLOCK, "b": "丁" * 3, "c": "七"})
     summary = packed(source, tmp_path / "p", val=0)
     assert summary.counts == {"train": BLOCK + 4}
-    reader = open_pack(tmp_path / "p/train.lmdb")
+    reader = open_reader(tmp_path / "p/train.lmdb")
     assert reader.block_count == 2 and reader.block(1).shape == (4, 32, 32)
     assert reader.origins([BLOCK]) == ["b.gnt:0"]
     out = np.empty((2, 32, 32), np.uint8)
@@ -239,7 +239,7 @@ def test_without_writers_validation_is_stratified(tmp_path: Path) -> None:
     assert summary.counts == {"train": 72, "val": 8}
     facts = info(tmp_path / "p")
     assert "stratified" in facts["val"]["meta"]["validation"]
-    reader = open_pack(tmp_path / "p/val.lmdb")
+    reader = open_reader(tmp_path / "p/val.lmdb")
     assert np.bincount(reader.labels).tolist() == [4, 4]
 
 
@@ -289,7 +289,7 @@ def copy_of(pack_folder: Path, tmp_path: Path) -> Path:
 def test_verify_finds_every_flipped_bit_of_a_block(small_pack: Path, tmp_path: Path) -> None:
     assert verify(small_pack) == []
     folder = copy_of(small_pack, tmp_path)
-    reader = open_pack(folder / "train.lmdb")
+    reader = open_reader(folder / "train.lmdb")
     pixels = reader.block(0).tobytes()
     rng = np.random.default_rng(0)
     original = (folder / "train.lmdb").read_bytes()
@@ -305,7 +305,7 @@ def test_a_pack_cut_short_is_refused(small_pack: Path, tmp_path: Path) -> None:
     raw = (folder / "train.lmdb").read_bytes()
     (folder / "train.lmdb").write_bytes(raw[: len(raw) // 2])
     with pytest.raises(DataError, match=rf"cut short: {len(raw) // 2} bytes, expected {len(raw)}"):
-        open_pack(folder / "train.lmdb")
+        open_reader(folder / "train.lmdb")
     assert any("cut short" in problem for problem in verify(folder))
 
 
@@ -313,9 +313,9 @@ def test_a_pack_cut_short_is_refused(small_pack: Path, tmp_path: Path) -> None:
 def test_what_is_no_pack_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "train.lmdb").write_bytes(content)
     with pytest.raises(DataError, match=r"train\.lmdb: .*delete the pack and make it again with hcr-data pack"):
-        open_pack(tmp_path / "train.lmdb")
+        open_reader(tmp_path / "train.lmdb")
     with pytest.raises(DataError, match="no such pack"):
-        open_pack(tmp_path / "val.lmdb")
+        open_reader(tmp_path / "val.lmdb")
 
 
 def change(path: Path, key: bytes, value: bytes | None) -> None:
@@ -332,7 +332,7 @@ def change(path: Path, key: bytes, value: bytes | None) -> None:
 def test_wrong_values_are_named(small_pack: Path, tmp_path: Path) -> None:
     folder = copy_of(small_pack, tmp_path)
     path = folder / "test.lmdb"
-    reader = open_pack(path)
+    reader = open_reader(path)
     labels, meta = reader.labels.copy(), reader.meta
     labels[5] ^= 1
     change(path, b"labels", labels.tobytes())
@@ -342,16 +342,16 @@ def test_wrong_values_are_named(small_pack: Path, tmp_path: Path) -> None:
     assert any("labels: 1 of 24 are not below 12, the first at sample 5 (999)" in line for line in verify(folder))
     change(path, b"labels", labels.tobytes()[:-2])
     with pytest.raises(DataError, match="key labels: 46 bytes, expected 48"):
-        open_pack(path)
+        open_reader(path)
     change(path, b"labels", labels.tobytes())
     change(path, b"block/00000000", None)
     assert any("block/00000000: nothing, expected" in line for line in verify(folder))
     change(path, b"meta", json.dumps(meta | {"preprocessing": {"version": 0}}).encode())
     with pytest.raises(DataError, match="this program prepares by"):
-        open_pack(path)
+        open_reader(path)
     change(path, b"meta", None)
     with pytest.raises(DataError, match="expected format 'hcr-pack', found None"):
-        open_pack(path)
+        open_reader(path)
 
 
 def test_splits_of_different_charsets_are_found(small_pack: Path, tmp_path: Path) -> None:
@@ -362,7 +362,7 @@ def test_splits_of_different_charsets_are_found(small_pack: Path, tmp_path: Path
 
 
 def test_contact_sheet_shows_the_chosen_pictures(small_pack: Path) -> None:
-    reader = open_pack(small_pack / "train.lmdb")
+    reader = open_reader(small_pack / "train.lmdb")
     char, name = reader.charset[3], reader.meta["writers"][0]
     place = int(np.flatnonzero(reader.labels == 3)[0])
     expected = reader.block(0)[place].copy()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hcr.evaluation import evaluate_conditions, make_evaluator, write_report
 from hcr.evaluation.robustness import CONDITIONS, PLAIN
-from hcr.pack.store import open_pack
+from hcr.pack.store import open_reader
 from hcr.preprocess.fit import fit_square
 from tests.test_evaluation import Interrupted, checkpoint, pack_charset
 
@@ -21,7 +21,7 @@ from tests.test_evaluation import Interrupted, checkpoint, pack_charset
 @pytest.fixture
 def pictures(small_pack: Path) -> Tensor:
     """The 24 test pictures, uint8[24, 1, 32, 32]."""
-    reader = open_pack(small_pack / "test.lmdb")
+    reader = open_reader(small_pack / "test.lmdb")
     images = np.empty((24, 32, 32), np.uint8)
     reader.pictures(np.arange(24), images)
     return torch.from_numpy(images[:, None])

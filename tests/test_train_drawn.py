@@ -26,7 +26,7 @@ from hcr.feed.augment import augment
 from hcr.feed.sampler import Batch, EndlessBatches, SequentialBatches
 from hcr.feed.synthetic import TRAINING_WRITERS, VALIDATION_WRITERS, SyntheticBatches, generator_digest
 from hcr.layout import checkpoints, find_run, is_drawn, pack_of
-from hcr.pack.store import open_pack
+from hcr.pack.store import open_reader
 from hcr.synth import Generator
 from hcr.training import Execution, TrainConfig, train
 from hcr.training.distributed import Processes
@@ -198,7 +198,7 @@ def test_drawn_pictures_are_degraded_where_pictures_are_distorted(charset: str, 
 
 
 def test_a_pack_judges(small_pack: Path, charset: str, tmp_path: Path) -> None:
-    reader = open_pack(small_pack / "val.lmdb")
+    reader = open_reader(small_pack / "val.lmdb")
     more = tmp_path / "more.txt"
     more.write_text("\n".join({*CHARACTERS, *reader.charset.characters}), "utf-8")
     run = tmp_path / "run"
@@ -299,7 +299,7 @@ def test_the_commands_draw_go_on_judge_and_predict(
     Image.fromarray(drawn(SequentialBatches(1, 1))[0].images[0, 0].numpy()).save("picture.png")
     assert "picture.png" in hcr(predict.main, "picture.png", "--run", "endless-32-compact", *cpu).stdout
     # A pack named beside --draw judges, and is remembered.
-    more = {*CHARACTERS, *open_pack(small_pack / "val.lmdb").charset.characters}
+    more = {*CHARACTERS, *open_reader(small_pack / "val.lmdb").charset.characters}
     Path("more.txt").write_text("\n".join(more), "utf-8")
     judge = ("--draw", 80, "--charset", "more.txt", "--run", "by", "--data", "data/packed/first-32")
     assert "of 12\nnext: hcr-eval --run by --data data/packed/first-32\n" in hcr(main, *judge, *flags).stdout

@@ -45,7 +45,7 @@ from hcr.layout import checkpoints
 from hcr.models import Recognizer, read_checkpoint
 from hcr.pack.config import PackConfig
 from hcr.pack.packer import pack
-from hcr.pack.store import open_pack
+from hcr.pack.store import open_reader
 from hcr.training import Execution, TrainConfig, train
 from hcr.training.distributed import Processes
 from hcr.training.observer import NullObserver
@@ -142,7 +142,7 @@ def train_tutorial(settings: dict[str, Any], corpus: Path, data: Path, run: Path
     seed, saved = settings["seed"], run / "tutorial.pt"
     images, labels = squashed(corpus, data / "train.lmdb")
     torch.manual_seed(seed)
-    model = efficientnet_v2_s(num_classes=len(open_pack(data / "train.lmdb").charset))
+    model = efficientnet_v2_s(num_classes=len(open_reader(data / "train.lmdb").charset))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=2)
     parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "schedule": schedule}
@@ -169,7 +169,7 @@ def train_tutorial(settings: dict[str, Any], corpus: Path, data: Path, run: Path
     with torch.inference_mode():
         found = torch.cat([model.eval()(normalised(part)).argmax(1) for part in images.split(256)])
     top1 = float((found == labels).float().mean())
-    return {"averaged": None, "last": top1, "seen": settings["epochs"] * len(open_pack(data / "train.lmdb"))}
+    return {"averaged": None, "last": top1, "seen": settings["epochs"] * len(open_reader(data / "train.lmdb"))}
 
 
 def squashed(corpus: Path, path: Path) -> tuple[Tensor, Tensor]:
@@ -177,7 +177,7 @@ def squashed(corpus: Path, path: Path) -> tuple[Tensor, Tensor]:
 
     From the source's own crops: packing would crop to the ink and keep its aspect.
     """
-    reader = open_pack(path)
+    reader = open_reader(path)
     places = {origin: place for place, origin in enumerate(reader.origins(range(len(reader))))}
     images = np.empty((len(reader), 1, SIZE, SIZE), np.uint8)
     for unit in find_corpus([corpus], allowed=None, numbering=Charset.level1()).partitions:
@@ -278,7 +278,7 @@ def main() -> None:
         pack(corpus, data, PackConfig(size=SIZE))
     except HcrError as error:
         sys.exit(f"error: {error}")
-    training, validation = open_pack(data / "train.lmdb"), open_pack(data / "val.lmdb")
+    training, validation = open_reader(data / "train.lmdb"), open_reader(data / "val.lmdb")
     runs: dict[str, dict[str, Any]] = {}
     keys: dict[str, list[str]] = {variant: [] for variant in chosen}
     # Seed by seed, so that a part of the work is a whole comparison.

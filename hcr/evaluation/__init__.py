@@ -13,7 +13,7 @@ from hcr.evaluation.metrics import Confusion, Predictions, Summary, confusions, 
 from hcr.lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from hcr.evaluation.evaluator import Evaluator, evaluate, evaluate_checkpoint, make_evaluator
+    from hcr.evaluation.evaluator import Evaluator, evaluate_checkpoint, make_evaluator, predict_all
     from hcr.evaluation.robustness import evaluate_conditions
 
 __all__ = [
@@ -28,11 +28,11 @@ __all__ = [
     "compare",
     "compare_with",
     "confusions",
-    "evaluate",
     "evaluate_checkpoint",
     "evaluate_conditions",
     "evaluate_external",
     "make_evaluator",
+    "predict_all",
     "summarise",
     "write_report",
 ]
@@ -41,9 +41,9 @@ __getattr__ = lazy_attributes(
     __name__,
     {
         "Evaluator": "hcr.evaluation.evaluator",
-        "evaluate": "hcr.evaluation.evaluator",
         "evaluate_checkpoint": "hcr.evaluation.evaluator",
         "make_evaluator": "hcr.evaluation.evaluator",
+        "predict_all": "hcr.evaluation.evaluator",
         "evaluate_conditions": "hcr.evaluation.robustness",
     },
 )

@@ -28,7 +28,7 @@ from hcr.evaluation.groups import Group, Row, confusion_groups, tabulate
 from hcr.evaluation.metrics import Confusion, Predictions, Summary, confusions
 from hcr.evaluation.predictions import read_predictions
 from hcr.layout import splits_of
-from hcr.pack.store import PackReader, open_pack
+from hcr.pack.store import PackReader, open_reader
 from hcr.synth import StrokeTable
 
 CONFIDENT_ERRORS = 100
@@ -86,7 +86,7 @@ def open_split(pack: Path, split: str) -> PackReader:
     available = splits_of(pack)
     if split not in available:
         raise UsageError(f"{pack}: no split {split!r}; it has {', '.join(available)}: choose one with --split")
-    return open_pack(pack / f"{split}.lmdb")
+    return open_reader(pack / f"{split}.lmdb")
 
 
 def shared_charset(reader: PackReader, known: Charset, name: str, *, only_shared: bool) -> Charset:
@@ -173,7 +173,7 @@ def compare_with(evaluation: Evaluation, other: Path) -> Comparison:
 
 
 def _by_writer(evaluation: Evaluation) -> list[Row]:
-    reader = open_pack(evaluation.pack / f"{evaluation.split}.lmdb")
+    reader = open_reader(evaluation.pack / f"{evaluation.split}.lmdb")
     part = reader.writers[evaluation.predictions.index].astype(np.int64)
     rows = tabulate(evaluation.predictions, part, reader.meta["writers"])
     return sorted(rows, key=lambda row: (row.recall, row.name))

@@ -23,17 +23,15 @@ from torch import Tensor, nn
 from hcr.charset import Charset
 from hcr.errors import DataError, Stopped
 from hcr.evaluation.analysis import Evaluation, open_split, samples_of, shared_charset
-from hcr.evaluation.metrics import Predictions, summarise
+from hcr.evaluation.metrics import TOP, Predictions, summarise
 from hcr.evaluation.predictions import read_predictions, write_predictions
 from hcr.feed.loader import Loader
 from hcr.feed.sampler import SequentialBatches
 from hcr.files import read_json, short_digest
 from hcr.models import Recognizer, load_recognizer, read_model
-from hcr.pack.store import PackReader, open_pack
+from hcr.pack.store import PackReader, open_reader
 from hcr.stop import Progress, StopFlag, silent
 
-# So many answers are kept for each sample.
-TOP = 10
 # The folder of unfinished work inside an evaluation's folder; it has a file for each condition.
 PARTIAL = "partial"
 # Unfinished work is saved this often.
@@ -72,7 +70,7 @@ class SubsetBatches(SequentialBatches):
             yield self.index[start : start + self.batch_size]
 
 
-def evaluate(
+def predict_all(
     model: Recognizer | RestrictedClasses,
     loader: Loader,
     progress: Progress = silent,
@@ -87,7 +85,7 @@ def evaluate(
 
     Raises: DataError for a damaged block, HcrError for a worker that died; there are no figures of a part.
     """
-    labels = open_pack(loader.path).charset.labels_in(model.charset)
+    labels = open_reader(loader.path).charset.labels_in(model.charset)
     parts: list[Predictions] = []
     with torch.inference_mode():
         for batch in loader:
@@ -219,7 +217,7 @@ class Evaluator:
         """
         if self.folder is None:
             start = time.monotonic()
-            predictions = evaluate(self.model, self._loader(self.index), progress, condition=condition)
+            predictions = predict_all(self.model, self._loader(self.index), progress, condition=condition)
             return predictions, time.monotonic() - start
         total = len(self.index)
         key = f"{self.digest} {self.reader.digest} {self.model.charset.digest} {self.reader.path.stem} {name}"
@@ -229,7 +227,7 @@ class Evaluator:
                 on_resume(partial.done)
             if partial.done < total:
                 loader = self._loader(self.index[partial.done :])
-                evaluate(
+                predict_all(
                     self.model, loader, lambda count, _: progress(count, total), condition=condition, keep=partial.add
                 )
                 partial.save()

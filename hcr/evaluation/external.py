@@ -17,12 +17,9 @@ import numpy as np
 from hcr.charset import Charset
 from hcr.errors import DataError
 from hcr.evaluation.analysis import Evaluation, open_split, samples_of, shared_charset
-from hcr.evaluation.metrics import Predictions, summarise
+from hcr.evaluation.metrics import TOP, Predictions, summarise
 from hcr.evaluation.predictions import read_arrays
 from hcr.pack.store import PackReader
-
-# So many answers are kept for each sample.
-TOP = 10
 
 
 class Answers(NamedTuple):

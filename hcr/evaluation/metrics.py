@@ -11,6 +11,8 @@ import numpy as np
 
 # The normal distribution's quantile for intervals of 95 %.
 Z = 1.959963984540054
+# So many answers are kept for each sample.
+TOP = 10
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 
 from hcr.charset import Charset
 from hcr.errors import UsageError
-from hcr.pack.store import PackReader, open_pack
+from hcr.pack.store import PackReader, open_reader
 
 Target = Literal["character", "label"]
 
@@ -40,7 +40,7 @@ class PackDataset(torch.utils.data.Dataset[tuple[np.ndarray, str | int]]):
 
     @property
     def _reader(self) -> PackReader:
-        return open_pack(self.folder / f"{self.split}.lmdb")
+        return open_reader(self.folder / f"{self.split}.lmdb")
 
     def __len__(self) -> int:
         return len(self.labels)

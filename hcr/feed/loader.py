@@ -18,7 +18,7 @@ from hcr.errors import HcrError, UsageError
 from hcr.feed.mmap import pictures_of
 from hcr.feed.sampler import Batch, SequentialBatches, TrainingBatches
 from hcr.feed.stream import Stream
-from hcr.pack.store import PackReader, open_pack
+from hcr.pack.store import PackReader, open_reader
 
 CACHES = ("none", "ram", "device")
 # Pictures that are read at once into a cache.
@@ -54,7 +54,7 @@ class Loader:
         self._cuda = device != "cpu"
         self._stream = Stream(path, batches, workers, pin_memory=self._cuda)
         self._resident = None if cache == "none" else load_resident(path, device if cache == "device" else "cpu")
-        self._labels = open_pack(path).labels if labels is None else labels
+        self._labels = open_reader(path).labels if labels is None else labels
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -144,7 +144,7 @@ def load_resident(path: Path, device: str) -> Tensor:
 
     Raises: HcrError, before memory is allocated, where it is clearly short; DataError for a damaged block.
     """
-    reader = open_pack(path)
+    reader = open_reader(path)
     needed, free = resident_bytes(reader), _free_bytes(device)
     if free is not None and needed > free:
         where = "in memory" if device == "cpu" else f"on {device}"

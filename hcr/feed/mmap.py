@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hcr.errors import DataError
-from hcr.pack.store import PackReader, open_pack
+from hcr.pack.store import PackReader, open_reader
 
 # Threads that wait for the disk at once.
 THREADS = 16
@@ -68,8 +68,8 @@ _known: dict[Path, Pictures] = {}
 
 
 def pictures_of(path: Path) -> Pictures:
-    """Return the pictures of a split as this process has it open. Raises: DataError as `open_pack` does."""
-    reader = open_pack(path)
+    """Return the pictures of a split as this process has it open. Raises: DataError as `open_reader` does."""
+    reader = open_reader(path)
     known = _known.get(path)
     if known is None or known.reader is not reader:
         known = _known[path] = Pictures(reader)

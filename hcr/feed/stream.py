@@ -24,7 +24,7 @@ from hcr.errors import DataError, HcrError
 from hcr.feed.mmap import Pictures, pictures_of
 from hcr.feed.ring import Ring, free_shared_memory
 from hcr.feed.sampler import SequentialBatches, TrainingBatches
-from hcr.pack.store import open_pack
+from hcr.pack.store import open_reader
 from hcr.workers import how_it_ended
 
 # Batches that each worker reads ahead.
@@ -88,7 +88,7 @@ class Stream:
         raise WorkerError(message)
 
     def _start(self) -> tuple[Ring, _Tasks, DataLoader[Answer]]:
-        ring = Ring(self.workers * AHEAD + HELD, self.batches.share, open_pack(self.path).size)
+        ring = Ring(self.workers * AHEAD + HELD, self.batches.share, open_reader(self.path).size)
         tasks = _Tasks(self.batches, ring)
         loader = DataLoader(
             _Reader(self.path, ring),

@@ -26,7 +26,7 @@ from hcr.corpus.hdf5 import load_h5py
 from hcr.errors import DataError, HcrError, UsageError
 from hcr.files import sync_folder
 from hcr.layout import find_pack, splits_of
-from hcr.pack.store import PackReader, open_pack
+from hcr.pack.store import PackReader, open_reader
 from hcr.preprocess.fit import PREPROCESSING
 from hcr.stop import Progress, silent
 
@@ -51,7 +51,7 @@ def export(pack: Path, out: Path, to: str, splits: Sequence[str] = (), progress:
             raise UsageError(f"{pack}: no split {split!r}; it has {', '.join(available)}")
     if out.exists():
         raise UsageError(f"{out}: exists already; name another --out, or remove it")
-    readers = {split: open_pack(pack / f"{split}.lmdb") for split in available if split in splits or not splits}
+    readers = {split: open_reader(pack / f"{split}.lmdb") for split in available if split in splits or not splits}
     first = next(iter(readers.values()))
     for reader in readers.values():
         reader.charset.require_same(first.charset, str(reader.path), str(first.path))

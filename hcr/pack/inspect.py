@@ -10,7 +10,7 @@ import numpy as np
 
 from hcr.errors import DataError, UsageError
 from hcr.layout import find_pack, splits_of
-from hcr.pack.store import PackMeta, PackReader, open_pack
+from hcr.pack.store import PackMeta, PackReader, open_reader
 from hcr.pack.writer import digest_of
 from hcr.stop import Progress, silent
 
@@ -41,7 +41,7 @@ def info(pack: Path) -> dict[str, SplitInfo]:
     """
     found: dict[str, SplitInfo] = {}
     for split in splits_of(find_pack(pack)):
-        reader = open_pack(pack / f"{split}.lmdb")
+        reader = open_reader(pack / f"{split}.lmdb")
         found[split] = {
             "samples": len(reader),
             "characters": len(reader.charset),
@@ -63,7 +63,7 @@ def verify(pack: Path, progress: Progress = silent) -> list[str]:
     digests: dict[str, str] = {}
     for split in splits_of(find_pack(pack)):
         try:
-            reader = open_pack(pack / f"{split}.lmdb")
+            reader = open_reader(pack / f"{split}.lmdb")
             digests[reader.charset.digest] = split
             problems += _problems(reader, progress)
         except DataError as error:
@@ -114,7 +114,7 @@ def contact_sheet(
     available = splits_of(find_pack(pack))
     if split not in available:
         raise UsageError(f"{pack}: no split {split!r}; it has {', '.join(available)}")
-    reader = open_pack(pack / f"{split}.lmdb")
+    reader = open_reader(pack / f"{split}.lmdb")
     chosen = np.ones(len(reader), bool)
     if char is not None:
         chosen &= reader.labels == reader.charset.label(char)

@@ -24,7 +24,7 @@ from hcr.pack.chunks import ReadJob
 from hcr.pack.config import MIN_SIZE, PackConfig
 from hcr.pack.resume import UnfinishedPack, ValidationCut, work_folder
 from hcr.pack.sources import SourceCheck
-from hcr.pack.store import PackSettings, WriteError, open_pack
+from hcr.pack.store import PackSettings, WriteError, open_reader
 from hcr.pack.workers import read, usual_workers
 from hcr.stop import Progress, StopFlag, silent
 
@@ -229,7 +229,7 @@ def _finished(out: Path, settings: PackSettings) -> PackSummary:
     """Return what a finished pack holds. Raises: UsageError where it is of other sources or settings."""
     counts: dict[str, int] = {}
     for name in splits_of(out):
-        reader = open_pack(out / f"{name}.lmdb")
+        reader = open_reader(out / f"{name}.lmdb")
         counts[name], meta, charset = len(reader), reader.meta, reader.charset
         for key, requested in settings.items():
             if (found := meta["settings"].get(key)) != requested:
@@ -244,6 +244,6 @@ def _finished(out: Path, settings: PackSettings) -> PackSummary:
 def _require_unchanged(out: Path, check: SourceCheck) -> None:
     """Raise UsageError where a source of a finished pack has changed since."""
     paths = [out / f"{name}.lmdb" for name in splits_of(out)]
-    sources = [source for path in paths for source in open_pack(path).meta["sources"]]
+    sources = [source for path in paths for source in open_reader(path).meta["sources"]]
     if changed := check.changed(sources, min(path.stat().st_mtime for path in paths)):
         raise UsageError(f"{out}: {changed} has changed since it was packed; delete the pack, or choose another --out")

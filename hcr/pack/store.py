@@ -162,7 +162,7 @@ class WritableFile:
 
 
 class PackReader:
-    """Read one split; `open_pack` makes it.
+    """Read one split; `open_reader` makes it.
 
     labels, writers: uint16[N].
     meta: the JSON object.
@@ -295,7 +295,7 @@ _open: dict[Path, tuple[tuple[int, int, int], PackReader]] = {}
 _owner = os.getpid()
 
 
-def open_pack(path: Path) -> PackReader:
+def open_reader(path: Path) -> PackReader:
     """Open a split, or return the reader that this process already has: py-lmdb refuses to open a path twice.
 
     A forked process gets readers of its own. A file that was replaced since is opened again, and its old reader closed.
@@ -318,7 +318,7 @@ def open_pack(path: Path) -> PackReader:
 
 
 def close_packs() -> None:
-    """Close every reader that `open_pack` returned in this process."""
+    """Close every reader that `open_reader` returned in this process."""
     while _open:
         _open.popitem()[1][1].close()
 

@@ -32,7 +32,7 @@ from hcr.layout import (
 from hcr.models import Recognizer
 from hcr.models.fine_tuning import transfer
 from hcr.models.weights import Checkpoint
-from hcr.pack.store import PackReader, open_pack
+from hcr.pack.store import PackReader, open_reader
 from hcr.training.config import DRAWN_SIZE, Execution, ResolvedConfig, TrainConfig, chosen_in, resolved, resumed
 from hcr.training.distributed import Processes
 from hcr.training.observer import Observer
@@ -251,7 +251,7 @@ def _readers(pack: Path | None, *, drawn: bool) -> dict[str, PackReader]:
     if drawn and "val" not in splits_of(pack):
         raise UsageError(f"{pack}: has no val split to validate on; leave --data out to validate on drawn handwriting")
     names = ["val"] if drawn else ["train", *splits_of(pack)]
-    return {name: open_pack(pack / f"{name}.lmdb") for name in names if name != "test"}
+    return {name: open_reader(pack / f"{name}.lmdb") for name in names if name != "test"}
 
 
 def _drawn(config: ResolvedConfig, charset: Charset) -> dict[str, Split]:

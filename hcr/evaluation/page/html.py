@@ -28,7 +28,7 @@ from hcr.evaluation.page.gallery import Gallery
 from hcr.evaluation.page.lists import Lists
 from hcr.evaluation.page.markup import Section, between, figure_list, percent, table
 from hcr.files import atomic_write
-from hcr.pack.store import open_pack
+from hcr.pack.store import open_reader
 
 _MARKS = (*"一二三四五六七八九十", "十一", "十二")
 # Pictures on top of the page; wrong answers, and pictures of errors, that are kept for a class.
@@ -60,7 +60,7 @@ def write_html(
     conditions: the split as it is, then each condition.
     Raises: DataError where pictures or origins in the pack are damaged.
     """
-    reader = open_pack(evaluation.pack / f"{evaluation.split}.lmdb")
+    reader = open_reader(evaluation.pack / f"{evaluation.split}.lmdb")
     gallery = Gallery(reader)
     lists = Lists(evaluation, analysis, reader, gallery)
     strip = lists.sample_strip(_STRIP)
