@@ -31,7 +31,7 @@ def test_gnt_files_are_found_below_and_sorted(tmp_path: Path) -> None:
     assert [partition.writer for partition in corpus.partitions] == ["z", "10", "2", "x"]
     assert {partition.size for partition in corpus.partitions} == {len(gnt())}
     assert corpus.name == "mine"
-    assert corpus.layout == "4 GNT files (no split named 4)"
+    assert corpus.layout == "4 GNT files (4 not in a train/val/test folder)"
     assert [sample.origin for sample in read(corpus)][:2] == ["a/z.GNT:0", "a/z.GNT:22"]
 
 
@@ -50,7 +50,7 @@ def test_folders_name_their_split(tmp_path: Path, word: str) -> None:
         "validation/c.gnt": "val",
         "other/d.gnt": None,
     }
-    assert corpus.layout == "4 GNT files (no split named 1, test 1, train 1, val 1)"
+    assert corpus.layout == "4 GNT files (test 1, train 1, val 1, 1 not in a train/val/test folder)"
 
 
 def test_the_nearest_folder_names_the_split_and_those_above_the_corpus_do_not(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_an_archive_that_lies_unpacked_beside_counts_once_and_that_is_said(tmp_p
     lay(tmp_path, "Gnt1.1Test/1241-f.gnt")
     corpus = find(tmp_path)
     assert [partition.name for partition in corpus.partitions] == ["Gnt1.1Test/1241-f.gnt"]
-    assert "1 archive passed over, unpacked beside (Gnt1.1Test.zip)" in corpus.layout
+    assert "1 archive ignored, already unpacked beside it (Gnt1.1Test.zip)" in corpus.layout
 
 
 def test_names_that_climb_out_of_a_zip_stay_names(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_damaged_member_is_damage_and_the_others_are_read(tmp_path: Path) -> N
     damage, sample = read(find(path))
     assert isinstance(damage, Damage)
     assert (damage.origin, damage.length) == ("a.zip/1.gnt:0", len(gnt("一")))
-    assert f"{path}/1.gnt: damaged in its zip archive (Bad CRC-32 for file '1.gnt'); fetch it again" in damage.message
+    assert f"{path}/1.gnt: damaged in its zip archive (Bad CRC-32 for file '1.gnt'); download it again" in damage.message
     assert "--skip-damaged" in damage.message
     assert isinstance(sample, Sample)
 
@@ -223,9 +223,9 @@ def test_digits_among_character_folders_are_characters(tmp_path: Path) -> None:
 
 def test_litter_is_silent_and_other_files_are_counted(tmp_path: Path) -> None:
     litter = ("一/Thumbs.db", "一/.DS_Store", "__MACOSX/一/._a.png", ".git/x", "desktop.ini")
-    assert "passed over" not in find(lay(tmp_path, "一/a.png", *litter)).layout
+    assert "ignored" not in find(lay(tmp_path, "一/a.png", *litter)).layout
     corpus = find(lay(tmp_path, "一/notes.txt", "readme.md"))
-    assert corpus.layout.endswith("; 2 other files passed over (.md, .txt)")
+    assert corpus.layout.endswith("; 2 other files ignored (.md, .txt)")
     assert len(read(corpus)) == 1
 
 
@@ -244,7 +244,7 @@ def test_numbers_count_through_the_char_dict_where_there_is_one(tmp_path: Path, 
         root = tmp_path / "casia.zip"
     corpus = find(root)
     assert [found.char for found in read(corpus) if isinstance(found, Sample)] == ["丁", "龟"]
-    assert "passed over" not in corpus.layout
+    assert "ignored" not in corpus.layout
 
 
 def test_char_dicts_that_disagree_are_refused(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_hdf5_files_are_found_by_name_and_in_folders(tmp_path: Path) -> None:
     assert [found.char for found in read(both) if isinstance(found, Sample)] == list("一丁七")
     assert "2 pictures of 8 × 8 pixels" in both.layout
     assert "; 1 pictures of 8 × 8 pixels" in both.layout
-    assert both.layout.endswith("; 2 other files passed over (.txt, picture)")
+    assert both.layout.endswith("; 2 other files ignored (.txt, picture)")
 
 
 @pytest.mark.parametrize("name", ["1.gnt", "一/a.png"])
@@ -310,11 +310,11 @@ def test_hdf5_files_among_others_are_passed_over_but_not_when_named(tmp_path: Pa
     with h5py.File(weights, "w") as file:
         file["layer1"] = [0.5]
     corpus = find(lay(tmp_path / "mine", name), lay(tmp_path, "b/" + name) / "b")
-    assert "passed over" not in corpus.layout
+    assert "ignored" not in corpus.layout
     weights.rename(tmp_path / "mine" / weights.name)
     corpus = find(tmp_path / "mine")
     assert len(corpus.partitions) == 1
-    assert corpus.layout.endswith("; 1 other file passed over (.hdf5)")
+    assert corpus.layout.endswith("; 1 other file ignored (.hdf5)")
     named = lay_hdf5(tmp_path / "a.h5")
     message = refusal(tmp_path / "mine", named)
     assert message.endswith(" and a.h5 is an HDF5 file; a corpus is of one kind: give only one of them")

@@ -208,4 +208,4 @@ def test_a_file_that_is_gone_is_damage_of_its_whole_size(partition: GntPartition
     (damage,) = partition.samples(hashlib.sha256())
     assert isinstance(damage, Damage) and partition.changed() == math.inf
     assert (damage.origin, damage.length) == ("1001-c.gnt:0", 50)
-    assert "1001-c.gnt: cannot be read (No such file or directory); fetch it again" in damage.message
+    assert "1001-c.gnt: cannot be read (No such file or directory); download it again" in damage.message

@@ -128,7 +128,7 @@ def test_the_files_own_list_counts_in_its_own_order(tmp_path: Path, listed: Any)
 def test_a_changed_list_is_told_by_its_digest(tmp_path: Path) -> None:
     content = {"trn": {"x": pictures(CHARS), "y": numbers(CHARS, CHARS)}}
     path = write(tmp_path / "a.h5", content, characters=CHARS, charset_digest=Charset("一丁七").digest)
-    assert f"digest {Charset(CHARS).digest}, expected {Charset('一丁七').digest}; fetch it again" in refusal(path)
+    assert f"digest {Charset(CHARS).digest}, expected {Charset('一丁七').digest}; download it again" in refusal(path)
 
 
 def test_the_layout_with_bitmaps_tag_codes_and_writers(tmp_path: Path) -> None:

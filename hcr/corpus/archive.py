@@ -149,7 +149,7 @@ def _size(entry: os.DirEntry[str]) -> int:
     try:
         return entry.stat().st_size
     except OSError as error:
-        raise DataError(f"{entry.path}: cannot be read ({error.strerror}); mend or remove it") from None
+        raise DataError(f"{entry.path}: cannot be read ({error.strerror}); repair or remove it") from None
 
 
 def _hidden(name: str) -> bool:
@@ -185,7 +185,7 @@ def _opened(path: Path) -> _Directory:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except _ZIP_ERRORS as error:
-        raise DataError(f"{path}: not a zip archive, or cut short ({error}); fetch it again") from None
+        raise DataError(f"{path}: not a zip archive, or cut short ({error}); download it again") from None
 
 
 @lru_cache(maxsize=4)

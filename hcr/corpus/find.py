@@ -22,6 +22,7 @@ from hcr.corpus.names import HDF5, SPLIT_WORDS, corpus_name, known_set, split_of
 from hcr.corpus.png import PicturePartition, is_picture
 from hcr.corpus.sample import Corpus, Partition
 from hcr.errors import DataError, UsageError
+from hcr.text import counted
 
 _EXPECTED = "expected .gnt files, class folders of pictures, a zip of either, or an HDF5 file"
 _CLOSED = "an archive that cannot be read here; unpack it and give the folder of .gnt files"
@@ -46,7 +47,7 @@ def find_corpus(paths: Sequence[Path], *, allowed: Charset | None, numbering: Ch
             raise DataError(f"{path}: found {found}; {_EXPECTED}")
     partitions, layout = _recognised(finds, paths, allowed, numbering)
     name = "+".join(dict.fromkeys(corpus_name(path) for path in paths))
-    return Corpus(name, layout + _passed_over(finds), tuple(sorted(partitions, key=lambda partition: partition.name)))
+    return Corpus(name, layout + _ignored(finds), tuple(sorted(partitions, key=lambda partition: partition.name)))
 
 
 def _recognised(
@@ -65,11 +66,11 @@ def _recognised(
         found = [partition for partitions, _ in files for partition in partitions]
         return found, "; ".join(sentence for _, sentence in files)
     if finds.gnt:
-        return finds.gnt, _several(len(finds.gnt), "GNT file") + _splits(finds.gnt)
+        return finds.gnt, counted(len(finds.gnt), "GNT file") + _splits(finds.gnt)
     partitions = _with_characters(finds, allowed, numbering)
     first, folder = partitions[0].char, finds.classes[0].char
     kind = "named by their characters" if folder == first else f"numbered in code-point order ({folder} is {first})"
-    return partitions, f"{_several(len(partitions), 'class folder')} of pictures, {kind}{_splits(partitions)}"
+    return partitions, f"{counted(len(partitions), 'class folder')} of pictures, {kind}{_splits(partitions)}"
 
 
 def default_sources(raw: Path) -> list[Path]:
@@ -240,22 +241,21 @@ def _with_characters(finds: _Finds, allowed: Charset | None, numbering: Charset)
 
 
 def _splits(partitions: Iterable[Partition]) -> str:
-    splits = Counter(partition.split or "no split named" for partition in partitions)
-    return f" ({', '.join(f'{split} {count:,}' for split, count in sorted(splits.items()))})"
+    splits = Counter(partition.split for partition in partitions)
+    known = [f"{split} {count:,}" for split, count in sorted((split or "", count) for split, count in splits.items())]
+    if splits[None]:
+        known = [*known[1:], f"{splits[None]:,} not in a train/val/test folder"]
+    return f" ({', '.join(known)})"
 
 
-def _passed_over(finds: _Finds) -> str:
+def _ignored(finds: _Finds) -> str:
     text = ""
     if finds.others:
-        text += f"; {_several(finds.others.total(), 'other file')} passed over ({', '.join(sorted(finds.others))})"
+        text += f"; {counted(finds.others.total(), 'other file')} ignored ({', '.join(sorted(finds.others))})"
     if finds.unpacked:
-        archives = _several(len(finds.unpacked), "archive")
-        text += f"; {archives} passed over, unpacked beside ({finds.unpacked[0]})"
+        archives = counted(len(finds.unpacked), "archive")
+        text += f"; {archives} ignored, already unpacked beside it ({finds.unpacked[0]})"
     return text
-
-
-def _several(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _join(folder: str, name: str) -> str:

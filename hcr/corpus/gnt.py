@@ -100,7 +100,7 @@ class GntPartition(Partition):
             yield Damage(
                 f"{self.name}:0",
                 self.size,
-                f"{error}; fetch it again, or pack with --skip-damaged to leave the file out",
+                f"{error}; download it again, or pack with --skip-damaged to leave the file out",
             )
             return
         digest.update(data)

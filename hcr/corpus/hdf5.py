@@ -135,7 +135,7 @@ def find_hdf5(path: Path, name: str, numbering: Charset) -> tuple[list[Hdf5Parti
         with h5py.File(path, "r") as file:
             return _find(file, path, name, numbering)
     except _ERRORS as error:
-        raise DataError(f"{path}: not an HDF5 file, or damaged ({_reason(error)}); fetch it again") from None
+        raise DataError(f"{path}: not an HDF5 file, or damaged ({_reason(error)}); download it again") from None
 
 
 def _find(file: Any, path: Path, name: str, numbering: Charset) -> tuple[list[Hdf5Partition], str]:
@@ -248,7 +248,7 @@ def _sentence(file: Any, pictures: dict[str, _Pictures], how: str, paper: int | 
     kind = {255: "on white", 0: "on black", None: "on paper of several kinds"}[paper]
     text = f"{counts.total():,} pictures of {sides} pixels {kind} in HDF5, {how} ({listed})"
     others = sorted(key for key in file if key not in pictures and key != "characters")
-    return text + (f"; passed over: {', '.join(others)}" if others else "")
+    return text + (f"; ignored: {', '.join(others)}" if others else "")
 
 
 def _reason(error: Exception) -> str:

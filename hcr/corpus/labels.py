@@ -131,7 +131,7 @@ def _own_list(file: Any, path: str) -> str:
     except DataError as error:
         raise DataError(f"{path}: its list `characters` ({error}); expected one character for each label") from None
     if (stated := file.attrs.get("charset_digest", digest)) != digest:
-        raise DataError(f"{path}: its list `characters` has the digest {digest}, expected {stated}; fetch it again")
+        raise DataError(f"{path}: its list `characters` has the digest {digest}, expected {stated}; download it again")
     return "".join(characters)
 
 

@@ -7,10 +7,12 @@ stopped. The price of files instead of a stream is disk: about 7 KB a picture.
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,8 +21,9 @@ from hcr.corpus.gnt import encode_record
 from hcr.errors import DataError, UsageError
 from hcr.files import atomic_write, read_json, write_json
 from hcr.stop import Progress, silent
-from hcr.synth import GENERATOR_VERSION, Generator, StrokeTable, draw_pages
+from hcr.synth import GENERATOR_VERSION, StrokeTable, draw_pages, fonts_in_cache
 from hcr.synth.fonts.glyphs import font_digest, require_font
+from hcr.text import counted
 from hcr.workers import usual_processes, worker_pool
 
 SETTINGS = "drawn.json"
@@ -48,7 +51,7 @@ def spread(charset: Charset, n: int) -> Charset:
     Raises: UsageError where n is not between 1 and the size of the charset.
     """
     if not 1 <= n <= len(charset):
-        raise UsageError(f"characters: {n} of a charset of {len(charset)}; ask for 1 to {len(charset)}")
+        raise UsageError(f"--charset {n}: expected 1 to {len(charset):,}")
     return Charset(charset[index * len(charset) // n] for index in range(n))
 
 
@@ -85,12 +88,12 @@ def draw_corpus(
     missing = [writer for writer, name in enumerate(names, 1) if not (folder / name).exists()]
     total = writers * len(charset)
     progress((writers - len(missing)) * len(charset), total)
-    tasks = [(charset.characters, seed, tuple(fonts), writer, folder / names[writer - 1]) for writer in missing]
-    processes = min(usual_processes(), len(tasks)) if len(tasks) * len(charset) >= _WORTH_POOL else 1
-    if fonts and processes > 1:
-        # All cores read the fonts once; the workers find them in the cache.
-        Generator(charset.characters, fonts=fonts)
-    with worker_pool(processes) as mapped:
+    processes = min(usual_processes(), len(missing)) if len(missing) * len(charset) >= _WORTH_POOL else 1
+    # All cores read the fonts once, before the workers start.
+    shared = fonts_in_cache(charset.characters, fonts) if fonts and processes > 1 else nullcontext()
+    with shared as cache, worker_pool(processes) as mapped:
+        job = charset.characters, seed, tuple(fonts), cache
+        tasks = [(*job, writer, folder / names[writer - 1]) for writer in missing]
         for pictures in mapped(_draw_writer, tasks):
             progress(pictures, total)
     return SyntheticCorpus(folder, len(charset), writers - test, test, len(missing))
@@ -119,8 +122,8 @@ def _settle(folder: Path, settings: dict[str, object], charset: Charset) -> None
             drawn = found.get(name) if isinstance(found, dict) else None
             if drawn != value:
                 raise UsageError(
-                    f"{path}: drawn with {name} {json.dumps(drawn)}, asked for {json.dumps(value)}; "
-                    "choose another folder, delete this one, or ask for the same"
+                    f"{path}: {_difference(name, found, value, charset)}; choose another --out, delete this folder, or "
+                    "request the same"
                 )
     elif folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder}: holds files but no {SETTINGS}, so they were not drawn; choose another folder")
@@ -128,8 +131,33 @@ def _settle(folder: Path, settings: dict[str, object], charset: Charset) -> None
         write_json(path, settings | {"characters": charset.characters})
 
 
-def _draw_writer(characters: str, seed: int, fonts: tuple[Path, ...], writer: int, path: Path) -> int:
-    """Draw one writer's file; return the number of its pictures."""
+def _difference(name: str, found: Any, requested: Any, charset: Charset) -> str:
+    """Return how the setting `name` of a drawn corpus differs from the requested one, in the user's terms.
+
+    found: what drawn.json holds.
+    """
+    drawn = found.get(name) if isinstance(found, dict) else None
+    if drawn is None:
+        return f"no {name} there, so another program wrote it"
+    if name == "charset":
+        drawn, requested, noun = len(found["characters"]), len(charset), "character"
+    elif name == "fonts":
+        drawn, requested, noun = len(drawn), len(requested), "font"
+    elif name == "writers":
+        noun = "writer"
+    else:
+        label = {"pen": "generator version", "seed": "--seed"}[name]
+        return f"drawn with {label} {drawn}, now {label} {requested}"
+    others = " others" if drawn == requested else ""
+    return f"{counted(drawn, noun)} there, {requested:,}{others} requested"
+
+
+def _draw_writer(
+    characters: str, seed: int, fonts: tuple[Path, ...], cache: Path | None, writer: int, path: Path
+) -> int:
+    """Draw one writer's file; return the number of its pictures. cache: of a worker process that has one of its own."""
+    if cache:
+        os.environ["HCR_CACHE"] = str(cache)
     with atomic_write(path) as file:
         for start in range(0, len(characters), _BATCH):
             labels = range(start, min(start + _BATCH, len(characters)))
