@@ -1,7 +1,62 @@
-"""Handwritten Chinese character recognition: read, pack, feed, train, judge, serve.
+"""hcr: handwritten Chinese character recognition, from CASIA-HWDB archives to a measured recogniser.
 
-A character is born as ink on paper in somebody's file, becomes S×S grey bytes once, and stays uint8 with 255 = paper
-through every room until it is inside the model.
+    import hcr
+
+    model = hcr.load()                        # the released weights
+    model.read("photo.jpg")                   # [("永", 0.97), …]
+
+Everything here is imported when it is first asked for, so that `import hcr` itself takes no time.
 """
 
+from typing import TYPE_CHECKING
+
+from hcr.lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from hcr.api import evaluate, open_pack, train
+    from hcr.charset import Charset
+    from hcr.errors import DataError, HcrError, Stopped, UsageError
+    from hcr.feed.dataset import PackDataset
+    from hcr.inference.predictor import Predictor, load
+    from hcr.training.config import Execution, TrainConfig
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Charset",
+    "DataError",
+    "Execution",
+    "HcrError",
+    "PackDataset",
+    "Predictor",
+    "Stopped",
+    "TrainConfig",
+    "UsageError",
+    "evaluate",
+    "load",
+    "open_pack",
+    "train",
+]
+
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "Charset": "hcr.charset",
+        "DataError": "hcr.errors",
+        "Execution": "hcr.training.config",
+        "HcrError": "hcr.errors",
+        "PackDataset": "hcr.feed.dataset",
+        "Predictor": "hcr.inference.predictor",
+        "Stopped": "hcr.errors",
+        "TrainConfig": "hcr.training.config",
+        "UsageError": "hcr.errors",
+        "evaluate": "hcr.api",
+        "load": "hcr.inference.predictor",
+        "open_pack": "hcr.api",
+        "train": "hcr.api",
+    },
+)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

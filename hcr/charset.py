@@ -11,17 +11,23 @@ import json
 import pickletools
 from collections.abc import Iterable
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from hcr.errors import DataError
 from hcr.files import short_digest, write_json
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Charset:
     """Characters in code-point order; the position is the label.
 
     Raises: DataError for an entry that is not one code point, or for no entry at all.
+
+    Example:
+        charset = hcr.Charset.level1()
+        print(len(charset), charset.label("永"), charset[0])     # 3755 characters; 一 is label 0
     """
 
     def __init__(self, characters: Iterable[str]) -> None:
@@ -58,6 +64,9 @@ class Charset:
 
     def labels_in(self, other: Charset) -> np.ndarray:
         """Return for each label of this charset the one in `other`, int64[C]; -1 for a character that `other` lacks."""
+        # Here, since commands show their help without numpy.
+        import numpy as np
+
         return np.array([other._labels.get(char, -1) for char in self.characters], np.int64)
 
     @property
@@ -74,10 +83,10 @@ class Charset:
             return
         common = min(len(self), len(other))
         first = next((i for i in range(common) if self[i] != other[i]), common)
-        here, there = (repr(c[first]) if first < len(c) else "nothing" for c in (self, other))
+        own, others_own = (repr(c[first]) if first < len(c) else "nothing" for c in (self, other))
         raise DataError(
             f"{mine} has another charset ({len(self)} characters, {self.digest}) than {others} "
-            f"({len(other)}, {other.digest}): label {first} is {here} against {there}"
+            f"({len(other)}, {other.digest}): label {first} is {own} against {others_own}"
         )
 
     @classmethod
@@ -126,7 +135,7 @@ class Charset:
         for number, line in enumerate(lines, 1):
             if len(line) > 1:
                 raise DataError(f"{name}: line {number} has {len(line)} characters, expected one a line")
-        return cls(_some(name, [line for line in lines if line]))
+        return cls(_require_characters(name, [line for line in lines if line]))
 
     def write(self, path: Path) -> None:
         """Write as JSON, or as text of one character a line where the name ends in .txt."""
@@ -141,17 +150,18 @@ KNOWN = {"level1": Charset.level1, "gb2312": Charset.gb2312}
 
 
 def _gb2312_rows(first: int, last: int) -> list[str]:
-    """Characters of rows `first`..`last`; the row D7 ends early, at D7F9, so five codes decode to nothing."""
+    """Return the characters of rows `first` to `last`. Row D7 ends early, at D7F9: five codes decode to nothing."""
     codes = (bytes((high, low)) for high in range(first, last + 1) for low in range(0xA1, 0xFF))
     return [char for char in (code.decode("gb2312", "ignore") for code in codes) if char]
 
 
 def _is_character(entry: str) -> bool:
-    """One code point, and no half of a surrogate pair: that could not be written as UTF-8."""
+    """Return whether this is one code point, and no half of a surrogate pair, which UTF-8 cannot write."""
     return len(entry) == 1 and not "\ud800" <= entry <= "\udfff"
 
 
-def _some(name: str, characters: list[str]) -> list[str]:
+def _require_characters(name: str, characters: list[str]) -> list[str]:
+    """Return `characters`. Raises: DataError, with `name`, where there is none, or one is not one code point."""
     if not characters:
         raise DataError(f"{name}: holds no characters")
     for char in characters:
@@ -168,11 +178,11 @@ def _read_json(name: str, text: str) -> list[str]:
     found = value.get("characters") if isinstance(value, dict) else value
     if not isinstance(found, str | list) or not all(isinstance(char, str) for char in found):
         raise DataError(f'{name}: expected {{"characters": "一丁…"}} or a list of single characters')
-    return _some(name, list(found))
+    return _require_characters(name, list(found))
 
 
-# The tutorial's char_dict is a protocol-0 pickle of {character: index}. These opcodes can only build that; anything
-# else (GLOBAL, REDUCE, …) could run code, so it is refused before it has any effect.
+# The tutorial's char_dict is a protocol-0 pickle of {character: index}. These opcodes can only build that. Any other
+# (GLOBAL, REDUCE, …) could run code, so it is refused before it has any effect.
 _CHAR_DICT_OPCODES = {"MARK", "DICT", "PUT", "UNICODE", "INT", "SETITEM", "STOP"}
 
 
@@ -198,4 +208,4 @@ def _read_char_dict(name: str, raw: bytes) -> list[str]:
         raise DataError(
             f"{name}: its indices are not 0, 1, 2 … in code-point order, so its labels would change meaning"
         )
-    return _some(name, characters)
+    return _require_characters(name, characters)

@@ -1,12 +1,13 @@
 """Where things lie, and which one is meant when none is named.
 
-Everything but the released weights is relative to the current folder: `data/packed/<corpus>-<size>`,
+Everything but the released weights and the cache is relative to the current folder: `data/packed/<corpus>-<size>`,
 `artifacts/<run>`. A default is the only candidate or it is an error that lists the candidates; guessing between two
 packs would train on the wrong one.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,6 +22,22 @@ _RELEASED = Path(__file__).parent / "models" / "released"
 RELEASED = {"level1": _RELEASED / "compact.safetensors", "gb2312": _RELEASED / "compact-gb2312.safetensors"}
 
 
+# What `find_weights` takes, in the words of every help text.
+NAMED_WEIGHTS = "a run (its best checkpoint), a file (.pt, .safetensors), or released weights (level1, gb2312)"
+
+
+def cache_folder() -> Path:
+    """Return where this program keeps what it can make again: $HCR_CACHE, or `hcr` in the user's cache folder.
+
+    The user's folder is $XDG_CACHE_HOME where that is an absolute path, else ~/.cache.
+    Source: XDG Base Directory Specification 0.8.
+    """
+    if given := os.environ.get("HCR_CACHE"):
+        return Path(given)
+    user = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (user if user.is_absolute() else Path("~/.cache").expanduser()) / "hcr"
+
+
 def find_pack(given: Path | None) -> Path:
     """Return the pack folder `given`, or the only one in data/packed.
 
@@ -29,7 +46,8 @@ def find_pack(given: Path | None) -> Path:
     if given is not None:
         if not splits_of(given):
             raise DataError(
-                f"{given}: no pack here (expected train.lmdb, val.lmdb or test.lmdb); make one with hcr-data pack"
+                f"{given}: no pack here (expected train.lmdb, val.lmdb or test.lmdb); make one with "
+                f"`hcr-data pack SOURCE --out {given}`"
             )
         return given
     packs = [folder for folder in _folders(PACKED) if splits_of(folder)]
@@ -45,15 +63,25 @@ def splits_of(pack: Path) -> list[str]:
     return [split for split in ("train", "val", "test") if (pack / f"{split}.lmdb").is_file()]
 
 
+def run_folder(name: str) -> Path:
+    """Return the folder of a run, whether it exists or not.
+
+    Raises: UsageError for a name that is a path: "../x" would lie outside artifacts.
+    """
+    if name in ("", ".", "..") or Path(name).name != name or "\\" in name:
+        raise UsageError(f"--run {name}: expected one plain name, which becomes a folder in {ARTIFACTS}")
+    return ARTIFACTS / name
+
+
 def find_run(name: str | None) -> Path:
     """Return the folder of the run `name`, or of the only run that has checkpoints.
 
     Where there are several, runs on a pack outside data/packed (the demo's) step aside.
-    Raises: DataError where there is none, UsageError where there are several.
+    Raises: DataError where there is none, UsageError where there are several, and what `run_folder` raises.
     """
     runs = [folder for folder in _folders(ARTIFACTS) if checkpoints(folder)]
     if name is not None:
-        folder = ARTIFACTS / name
+        folder = run_folder(name)
         if folder not in runs:
             listed = ", ".join(run.name for run in runs) or "none"
             raise DataError(
@@ -69,7 +97,7 @@ def find_run(name: str | None) -> Path:
 
 
 def pack_of(run: Path) -> Path | None:
-    """Return the pack that a run was trained on or judged by, by its run.json; None where it has none."""
+    """Return the pack that a run was trained or validated on, from its run.json; None where it has none."""
     record = run / "run.json"
     path = read_json(record)["pack"]["path"] if record.is_file() else None
     return Path(path) if path else None
@@ -82,7 +110,7 @@ def is_drawn(run: Path) -> bool:
 
 
 def find_checkpoint(run: str) -> Path:
-    """Return the checkpoint that a run is judged by: its best one, else its newest.
+    """Return the checkpoint by which a run is evaluated: its best one, else its newest.
 
     Raises: DataError where there is none.
     """

@@ -22,11 +22,12 @@ FLOORS = (
     ("pack", "inference"),
     ("feed",),
     ("training", "evaluation"),
-    ("cli",),
+    ("api",),
+    ("cli", "__main__"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 ONLY_IN = {
-    "torch": {"synth", "models", "inference", "feed", "training", "evaluation"},
+    "torch": {"synth", "models", "inference", "feed", "training", "evaluation", "api"},
     "torchvision": {"models"},
     "lmdb": {"pack/store.py"},
     "h5py": {"corpus/hdf5.py"},
@@ -97,7 +98,7 @@ def test_figures_need_numpy_alone(name: str) -> None:
     assert set(imports(f"evaluation/{name}.py")) - standard <= {"numpy", "hcr.evaluation.metrics"}
 
 
-def test_judging_given_predictions_loads_no_torch() -> None:
+def test_evaluating_given_predictions_loads_no_torch() -> None:
     code = "import sys, hcr.evaluation; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 

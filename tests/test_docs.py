@@ -12,6 +12,7 @@ import lmdb
 import pytest
 
 from hcr.pack.store import close_packs
+from tests.test_architecture import FLOORS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -23,19 +24,42 @@ def test_cli_md_is_what_the_commands_say() -> None:
     assert run.stdout.decode() == (ROOT / "docs/cli.md").read_text("utf-8"), "run python pipelines/write_cli_docs.py"
 
 
+def anchors(page: Path) -> set[str]:
+    """What GitHub names the headings of a page in links: lower case, no punctuation, a number behind repetitions."""
+    text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.S)
+    names: list[str] = []
+    for heading in re.findall(r"^#+ (.+)$", text, re.M):
+        name = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        names.append(f"{name}-{names.count(name)}" if name in names else name)
+    return set(names)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8")):
-        assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
+    for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]+))?\)", page.read_text("utf-8")):
+        if target.startswith("https://"):
+            continue
+        path = page.parent / target if target else page
+        assert path.exists(), f"{page.name}: {target}"
+        assert not anchor or anchor in anchors(path), f"{page.name}: {target}#{anchor}"
 
 
-def test_the_readme_begins_with_the_two_commands_and_shows_every_room() -> None:
+def test_the_readme_begins_with_the_two_commands() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     assert text.index("make demo") < text.index("make test") < text.index("\n## ")
-    tree = text[text.index("```\nhcr/") :]
-    for entry in sorted((ROOT / "hcr").iterdir()):
-        if entry.name not in ("__init__.py", "__pycache__"):
-            assert re.search(rf"^  {re.escape(entry.name)}/? ", tree, re.M), f"README's tree lacks {entry.name}"
+
+
+def test_architecture_md_shows_every_room_and_its_floor() -> None:
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    tree = text[text.index("```\nhcr/") :].split("\n```")[0]
+    shown = set(re.findall(r"^  ([\w.]+)/? ", tree, re.M))
+    # A folder that was renamed may still hold compiled files.
+    rooms = {entry.name for entry in (ROOT / "hcr").iterdir() if entry.is_file() or any(entry.glob("*.py"))}
+    assert shown == rooms - {"__init__.py"}
+    floors = re.findall(r"^\| (\d+) \| (.+) \|$", text, re.M)
+    assert [(int(number), tuple(re.findall(r"`(\w+)`", rooms))) for number, rooms in floors] == list(
+        enumerate(FLOORS, 1)
+    )
 
 
 def test_make_help_names_every_target() -> None:
@@ -49,6 +73,7 @@ def described(section: str) -> set[str]:
     """The names in a section of formats.md; of `block/00000000` the part before the slash."""
     text = (ROOT / "docs/formats.md").read_text("utf-8")
     part = text[text.index(f"## {section}") :].split("\n## ")[0]
+    part = re.sub(r"```.*?```", "", part, flags=re.S)
     return {name.split("/")[0] for name in re.findall(r"`([^`]+)`", part)}
 
 
@@ -66,11 +91,11 @@ def test_formats_md_describes_runs_as_written(small_pack: Path, tmp_path: Path) 
     from hcr.evaluation import evaluate_checkpoint, write_report
     from hcr.layout import checkpoints
     from hcr.models import read_checkpoint
-    from hcr.training import Execution, train
+    from hcr.training import Execution, TrainConfig, train
     from tests.runs import GIVEN, Watcher
 
     run = tmp_path / "run"
-    train(GIVEN | {"epochs": 1}, small_pack, run, Execution(), Watcher(), resume=False)
+    train(TrainConfig(**GIVEN | {"epochs": 1}), small_pack, run, Execution(), Watcher(), resume=False)
     content = read_checkpoint(checkpoints(run)[0])
     assert set(content) <= described("Checkpoint")
     row = json.loads((run / "metrics.jsonl").read_text())

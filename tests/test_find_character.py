@@ -12,7 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from hcr.preprocess.fit import candidate_squares, fit_square, readings, to_paper
+from hcr.charset import Charset
+from hcr.corpus.find import find_corpus
+from hcr.pack import writer
+from hcr.pack.packer import PackConfig, pack
+from hcr.pack.store import open_reader
+from hcr.preprocess.fit import _VERSION_2, candidate_squares, fit_square, is_compatible, readings, to_paper
 from hcr.preprocess.lines import find_lines
 
 SIDE, SIZE = 300, 64
@@ -302,3 +307,18 @@ def test_real_records_keep_every_byte(real: Path) -> None:
             found = readings(Image.fromarray(picture))
             assert len(found) == 1 and np.array_equal(found[0], picture), f"{path.name}, {number}"
             start += size
+
+
+def test_packs_and_weights_of_version_2_are_read_on(
+    corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clean pictures have the same bytes in both versions: nobody packs CASIA again."""
+    corpus = find_corpus([corpus_folder], allowed=None, numbering=Charset.level1())
+    monkeypatch.setattr(writer, "PREPROCESSING", _VERSION_2)
+    pack(corpus, tmp_path / "old", PackConfig(32))
+    monkeypatch.undo()
+    pack(corpus, tmp_path / "new", PackConfig(32))
+    old, new = (open_reader(tmp_path / name / "test.lmdb") for name in ("old", "new"))
+    assert (old.meta["preprocessing"]["version"], new.meta["preprocessing"]["version"]) == (2, 3)
+    assert old.digest == new.digest and np.array_equal(old.block(0), new.block(0))
+    assert is_compatible(_VERSION_2) and not is_compatible(_VERSION_2 | {"version": 1})

@@ -119,6 +119,7 @@ def benchmark(corpus: Path, work: Path, *arguments: str) -> tuple[list[list[str]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]], done.stderr
 
 
+@pytest.mark.campaign
 def test_the_benchmark_compares_and_does_not_repeat_itself(corpus_folder: Path, tmp_path: Path) -> None:
     variants = ["--variants", "without augmentation", "the recipe", "--jobs", "2"]
     rows, said = benchmark(corpus_folder, tmp_path, *variants)

@@ -1,13 +1,12 @@
 """Batches drawn as they are needed: an endless stream of handwriting that no disk holds.
 
-Sample g, counted from a run's first one, is a function of g and the seed alone: its label, its writer, its picture.
-Nothing is read, nothing is kept, and no picture comes twice; the price is that each is drawn anew, on the device that
-trains. The writers of training, of validation and of `hcr-data draw` are never the same.
+Sample g, counted from a run's first one, is a function of g and the seed: its label, its writer, its picture. Nothing
+is read, nothing is kept, and no picture comes twice. The price is that each is drawn anew, on the device that trains.
+The writers of training, of validation and of `hcr-data draw` are never the same.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.resources import files
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 
 from hcr.feed.sampler import Batch, SequentialBatches, TrainingBatches, epoch_order
+from hcr.files import short_digest
 from hcr.synth import GENERATOR_VERSION, Generator
 from hcr.synth.fonts.glyphs import font_digest
 
@@ -52,7 +52,7 @@ class SyntheticBatches:
     ) -> None:
         self.classes, self.batches, self.writers = len(characters), batches, writers
         self.seed, self.size, self.device = seed, size, device
-        self._pen = _pen(characters, device, tuple(fonts))
+        self._generator = _generator(characters, device, tuple(fonts))
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -63,7 +63,7 @@ class SyntheticBatches:
             labels = torch.from_numpy(_labels(index, self.classes, self.seed))
             rounds, places = np.divmod(index, len(self.writers))
             writers, numbers = torch.from_numpy(self.writers.start + places), torch.from_numpy(rounds)
-            images = self._pen.draw(labels, writers, numbers, seed=self.seed, size=self.size)
+            images = self._generator.draw(labels, writers, numbers, seed=self.seed, size=self.size)
             sizes = [len(batch) for batch in several]
             parts = images.split(sizes), labels.to(self.device).split(sizes), torch.from_numpy(index).split(sizes)
             yield from map(Batch, *parts)
@@ -82,14 +82,14 @@ class SyntheticBatches:
 
 
 def generator_digest(fonts: Sequence[Path] = ()) -> str:
-    """Say what draws: with the same answer the same numbers give the same pictures.
+    """Return the name of what draws: where it is the same, the same numbers give the same pictures.
 
     Raises: DataError for a font that cannot be read.
     """
     # A table that was built anew need not remember the version.
-    strokes = hashlib.sha256((files("hcr.synth") / "strokes.bin").read_bytes()).hexdigest()[:16]
-    given = f", fonts {' '.join(map(font_digest, fonts))}" if fonts else ""
-    return f"pen {GENERATOR_VERSION}, strokes {strokes}{given}"
+    strokes = short_digest((files("hcr.synth") / "strokes.bin").read_bytes())
+    suffix = f", fonts {' '.join(map(font_digest, fonts))}" if fonts else ""
+    return f"pen {GENERATOR_VERSION}, strokes {strokes}{suffix}"
 
 
 def _labels(index: np.ndarray, classes: int, seed: int) -> np.ndarray:
@@ -97,12 +97,12 @@ def _labels(index: np.ndarray, classes: int, seed: int) -> np.ndarray:
     passes, places = np.divmod(index, classes)
     labels = np.empty_like(index)
     for number in np.unique(passes).tolist():
-        here = passes == number
-        labels[here] = epoch_order(classes, seed, number)[places[here]]
+        in_pass = passes == number
+        labels[in_pass] = epoch_order(classes, seed, number)[places[in_pass]]
     return labels
 
 
 @lru_cache(maxsize=1)
-def _pen(characters: str, device: str, fonts: tuple[Path, ...]) -> Generator:
-    """Training and validation draw with one."""
+def _generator(characters: str, device: str, fonts: tuple[Path, ...]) -> Generator:
+    """Return the generator that training and validation share."""
     return Generator(characters, device, fonts)

@@ -21,7 +21,7 @@ from hcr.preprocess.ink import ink_on_paper, without_lines
 from hcr.preprocess.pieces import without_border_pieces, without_outsiders
 from hcr.preprocess.sheet import COARSE, peel, surround
 
-# Recorded in packs, checkpoints and exports: two artefacts meet only where this is equal.
+# Recorded in packs, checkpoints and exports: two artefacts meet only where this is the same, or compatible.
 PREPROCESSING: dict[str, object] = {
     "version": 3,
     "paper": 255,
@@ -33,10 +33,27 @@ PREPROCESSING: dict[str, object] = {
     "enlarge": "Lanczos, 3 lobes",
 }
 
+# What version 2 recorded. Clean pictures, as GNT records are, have the same bytes in both.
+_VERSION_2: dict[str, object] = {
+    "version": 2,
+    "paper": 255,
+    "margin": "size/16, rounded",
+    "shrink": "bilinear, antialiased",
+    "enlarge": "Lanczos, 3 lobes",
+}
+
 # Photos are averaged down to this many pixels on the longer side: a character that fills a tenth of it still has 100.
 LONGEST = 1024
 # What has to be evened out is averaged further: that takes its time by the pixel.
 LONGEST_UNEVEN = 640
+
+
+def is_compatible(recorded: object) -> bool:
+    """Return whether packs and weights that record this preprocessing belong with this program's.
+
+    Those of version 2 do: nobody has to pack CASIA again, or train again on it.
+    """
+    return recorded in (PREPROCESSING, _VERSION_2)
 
 
 def open_picture(source: Path | BinaryIO, name: str) -> Image.Image:

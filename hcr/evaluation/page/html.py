@@ -1,7 +1,7 @@
 """An evaluation as one page: every figure and picture in a single file that needs no network, font or plot library.
 
-What must be seen stands in the HTML; the table of all classes and the card of one are made by a script of our own from
-a JSON block, because 3,755 of them as HTML would weigh as much as everything else together.
+What must be seen stands in the HTML; the table of all classes and the card of one are made by a script from a JSON
+block, because 3,755 of them as HTML would weigh as much as everything else together.
 """
 
 from __future__ import annotations
@@ -28,12 +28,11 @@ from hcr.evaluation.page.gallery import Gallery
 from hcr.evaluation.page.lists import Lists
 from hcr.evaluation.page.markup import Section, between, figure_list, percent, table
 from hcr.files import atomic_write
-from hcr.pack.store import open_pack
+from hcr.pack.store import open_reader
 
 _MARKS = (*"一二三四五六七八九十", "十一", "十二")
-_STRIP = 40  # pictures on top of the page
-_ANSWERS = 10  # wrong answers kept for a class
-_ERRORS = 6  # pictures of errors kept for a class
+# Pictures on top of the page; wrong answers, and pictures of errors, that are kept for a class.
+_STRIP, _ANSWERS, _ERRORS = 40, 10, 6
 _COLUMNS = {
     "point": "Character",
     "label": "Label",
@@ -51,7 +50,7 @@ _COLUMNS = {
 def write_html(
     path: Path,
     evaluation: Evaluation,
-    findings: Analysis,
+    analysis: Analysis,
     curves: list[dict[str, Any]],
     comparison: Comparison | None = None,
     conditions: Sequence[Row] = (),
@@ -61,14 +60,14 @@ def write_html(
     conditions: the split as it is, then each condition.
     Raises: DataError where pictures or origins in the pack are damaged.
     """
-    reader = open_pack(evaluation.pack / f"{evaluation.split}.lmdb")
+    reader = open_reader(evaluation.pack / f"{evaluation.split}.lmdb")
     gallery = Gallery(reader)
-    lists = Lists(evaluation, findings, reader, gallery)
+    lists = Lists(evaluation, analysis, reader, gallery)
     strip = lists.sample_strip(_STRIP)
-    found = [
+    candidates = [
         figures.learning(curves),
-        figures.confidence(findings),
-        figures.distribution(evaluation.summary, findings.strokes),
+        figures.confidence(analysis),
+        figures.distribution(evaluation.summary, analysis.strokes),
         figures.comparison(comparison, evaluation.charset),
         figures.robustness(conditions),
         lists.pairs(),
@@ -79,15 +78,15 @@ def write_html(
         _all_classes(evaluation.charset),
         _made_from(evaluation),
     ]
-    sections = [section for section in found if section]
-    data = _class_data(evaluation, findings.confusions, lists, gallery)
+    sections = [section for section in candidates if section]
+    data = _class_data(evaluation, analysis.confusions, lists, gallery)
     parts = {
         "title": escape(f"{_name(evaluation)} on {evaluation.pack.name}, {evaluation.split}"),
         "css": _asset("report.css"),
         "sheets": gallery.css(),
         "nav": "".join(f'<li><a href="#{section.name}">{section.short}</a></li>' for section in sections),
-        "main": _cover(evaluation, findings, strip) + "".join(map(_section, _MARKS, sections)),
-        "footer": f"Written by hcr {escape(hcr.__version__)}. This page loads nothing from elsewhere.",
+        "main": _cover(evaluation, analysis, strip) + "".join(map(_section, _MARKS, sections)),
+        "footer": f"Written by hcr {escape(hcr.__version__)}. This page loads nothing from other places.",
         # "<" could end the script element; in JSON it may as well be written by its number.
         "data": json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
         "js": _asset("report.js"),
@@ -102,8 +101,8 @@ def _asset(name: str) -> str:
 
 
 def _name(evaluation: Evaluation) -> str:
-    """The run, or the file that the model or the predictions came from."""
-    origin = evaluation.checkpoint or evaluation.elsewhere
+    """Return the run's name, or that of the file from which the model or the predictions came."""
+    origin = evaluation.checkpoint or evaluation.external
     if origin is None:
         return "predictions"
     return origin.parent.parent.name if origin.parent.name == "checkpoints" else origin.name
@@ -118,7 +117,7 @@ def _section(mark: str, section: Section) -> str:
     )
 
 
-def _cover(evaluation: Evaluation, findings: Analysis, strip: str) -> str:
+def _cover(evaluation: Evaluation, analysis: Analysis, strip: str) -> str:
     summary = evaluation.summary
     right = int(summary.correct.sum())
     figure, sign = f"{100 * summary.top1:.2f}", "<small> %</small>"
@@ -131,7 +130,7 @@ def _cover(evaluation: Evaluation, findings: Analysis, strip: str) -> str:
         f'<span class="soft">95% interval {between(summary.top1_interval)}</span></p></div>'
         f'<div class="strip">{strip}<p class="soft small">Pictures chosen at random; the underlined ones were misread.'
         "</p></div></div>"
-        f"{figure_list(_headline(evaluation, findings))}</header>"
+        f"{figure_list(_headline(evaluation, analysis))}</header>"
     )
 
 
@@ -140,17 +139,17 @@ def _banners(evaluation: Evaluation) -> Iterable[str]:
         yield _banner("Not a test.", f"These figures are on data that the model has seen: {evaluation.seen}.")
     if evaluation.only_shared:
         left = f"{evaluation.left_out:,} pictures of characters that the model does not know were left out"
-        shared = f"the {len(evaluation.charset):,} that model and pack both have were judged, and could be answered"
+        shared = f"the {len(evaluation.charset):,} that model and pack both have count, and could be answered"
         yield _banner("Shared characters only.", f"{left}; {shared}.")
-    if evaluation.elsewhere:
-        yield _banner("Another system's predictions.", f"They were read from {evaluation.elsewhere}.")
+    if evaluation.external:
+        yield _banner("Another system's predictions.", f"They were read from {evaluation.external}.")
 
 
 def _banner(what: str, why: str) -> str:
     return f'<p class="banner" role="note"><strong>{what}</strong> {escape(why)}</p>'
 
 
-def _headline(evaluation: Evaluation, findings: Analysis) -> list[tuple[str, str, str]]:
+def _headline(evaluation: Evaluation, analysis: Analysis) -> list[tuple[str, str, str]]:
     summary = evaluation.summary
     present = int((summary.count > 0).sum())
     perfect = int(((summary.correct == summary.count) & (summary.count > 0)).sum())
@@ -161,8 +160,8 @@ def _headline(evaluation: Evaluation, findings: Analysis) -> list[tuple[str, str
         ("Macro F1", percent(summary.macro_f1), f"precision {percent(summary.macro_precision)}"),
         ("Never misread", f"{perfect:,}", f"of {present:,} characters"),
     ]
-    if findings.calibration:
-        listed.append(("Calibration error", percent(findings.calibration.ece), "expected, 15 bins"))
+    if analysis.calibration:
+        listed.append(("Calibration error", percent(analysis.calibration.ece), "expected, 15 bins"))
     if isfinite(evaluation.seconds):
         speed = f"{evaluation.pictures_per_second:,.0f} per second"
         listed.append(("Time per picture", f"{evaluation.ms_per_picture:.2f} ms", speed))
@@ -197,7 +196,7 @@ def _made_from(evaluation: Evaluation) -> Section:
     facts = {
         "Checkpoint": evaluation.checkpoint,
         "Checkpoint digest": evaluation.checkpoint_digest,
-        "Predictions from": evaluation.elsewhere,
+        "Predictions from": evaluation.external,
         "Network": evaluation.arch,
         "Pack": evaluation.pack,
         "Pack digest": evaluation.pack_digest,
@@ -258,5 +257,5 @@ def _class_data(evaluation: Evaluation, confusions: list[Confusion], lists: List
 
 
 def _number(value: float) -> float | None:
-    """JSON has no nan."""
+    """Return a figure for JSON, which has no nan."""
     return round(value, 4) if isfinite(value) else None
