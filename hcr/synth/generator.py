@@ -169,10 +169,12 @@ def fonts_in_cache(characters: str, fonts: Sequence[Path]) -> Iterator[Path | No
     key = cache.key_of([font_digest(path) for path in fonts], characters)
     forms, book = _read(characters, fonts)
     if cache.load(key):
+        del forms, book  # hundreds of megabytes
         yield None
         return
     with TemporaryDirectory(prefix="hcr-") as folder:
         _keep(key, forms, book, Path(folder))
+        del forms, book
         yield Path(folder)
 
 
