@@ -307,7 +307,7 @@ def test_the_commands_draw_go_on_judge_and_predict(
     more = {*CHARACTERS, *open_reader(small_pack / "val.lmdb").charset.characters}
     Path("more.txt").write_text("\n".join(more), "utf-8")
     judge = ("--draw", 80, "--charset", "more.txt", "--run", "by", "--data", "data/packed/first-32")
-    assert "of 12\nnext: hcr-eval --run by --data data/packed/first-32\n" in hcr(main, *judge, *flags).stdout
+    assert "of 12\nnext: hcr-eval --run by --data data/packed/first-32 --only-shared\n" in hcr(main, *judge, *flags).stdout
     shown = hcr(main, "--run", "by", "--resume", "--dry-run", *cpu).stdout
     assert "drawn as they are needed, validated on data/packed/first-32: 80 train + 12 val samples" in shown
     assert checkpoints(Path("artifacts/by"))[0].name == "step-00000004.pt"
