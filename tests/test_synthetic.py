@@ -97,7 +97,10 @@ def test_another_seed_draws_other_pictures(corpus: Path, tmp_path: Path) -> None
         ({"seed": 9}, "drawn with --seed 1, now --seed 9;"),
         ({"writers": 7}, "6 writers there, 7 requested;"),
         ({"charset": spread(CHARSET, 39)}, f"{len(CHARSET)} characters there, 39 requested;"),
-        ({"charset": Charset(["龟", *CHARSET.characters[1:]])}, f"{len(CHARSET)} characters there, 40 others requested;"),
+        (
+            {"charset": Charset(["龟", *CHARSET.characters[1:]])},
+            f"{len(CHARSET)} characters there, 40 others requested;",
+        ),
     ],
 )
 def test_other_settings_are_refused(corpus: Path, change: dict[str, object], message: str) -> None:

@@ -88,6 +88,9 @@ def main(
     from hcr.files import atomic_write
     from hcr.layout import find_pack, pack_of
 
+    if not 0 <= target_error <= 1:
+        # click's range lets nan pass.
+        raise UsageError(f"--target-error {target_error}: expected 0 to 1")
     if predictions and (weights is not None or robustness or allow_seen):
         raise UsageError("--predictions: no model is run; leave out --weights, --robustness and --allow-seen")
     run, checkpoint = _find_run(name, weights, predictions)
