@@ -46,7 +46,9 @@ class PicturePartition(Partition):
                 length = len(data)
                 picture = to_paper(open_picture(BytesIO(data), f"{self.name}/{file}"))
             except DataError as error:
-                yield Damage(origin, length, f"{error}; repair or remove it, or pack with --skip-damaged to leave it out")
+                yield Damage(
+                    origin, length, f"{error}; repair or remove it, or pack with --skip-damaged to leave it out"
+                )
             else:
                 yield Sample(picture, self.char, self.writer, origin)
 
