@@ -73,7 +73,9 @@ def start(settings: dict[str, Any], data: Path, run: Path, way: dict[str, Any]) 
         return pid
     code = 1
     try:
-        train(TrainConfig(**settings), data, run, Execution(checkpoint_every=1, **way), NullObserver(), resume=True)
+        train(
+            TrainConfig(**settings), data, run, Execution("cpu", checkpoint_every=1, **way), NullObserver(), resume=True
+        )
         code = 0
     except BaseException:
         traceback.print_exc()

@@ -1,6 +1,6 @@
 """What a Python program calls: a pack opened, a model evaluated, a network trained; `hcr.load` is in hcr/inference.
 
-Each function is one call into the room that does the work, with paths and names as a person writes them.
+Each function is one call into the package that does the work, with paths and names as a person writes them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def open_pack(folder: str | Path | None = None, split: str = "test", *, target: 
     Example:
         pack = hcr.open_pack("data/packed/hwdb1.1-64", split="train", target="label")
         loader = torch.utils.data.DataLoader(pack, batch_size=16, shuffle=True)
-        images, labels = next(iter(loader))      # uint8[16, 64, 64], int64[16]
+        images, labels = next(iter(loader))  # uint8[16, 64, 64], int64[16]
     """
     from hcr.evaluation.analysis import open_split
     from hcr.feed.dataset import PackDataset
@@ -52,9 +52,9 @@ def evaluate(
 ) -> Evaluation:
     """Name every picture of a pack's split and sum up.
 
-    model: what `hcr.load` returned. The result has `top1` and `top5` (0 to 1), `summary` with intervals and per-class
-    figures, and `predictions`. allow_seen: evaluate on data that the model has learnt from all the same.
-    only_shared: where model and pack have other characters, count those that both have.
+    model: what `hcr.load` returned. Its network is evaluated as it is in memory; its file tells what it has seen.
+    allow_seen: evaluate on data that the model has learnt from all the same. only_shared: where model and pack have
+    other characters, count those that both have.
 
     Raises: DataError for data that the model has seen and for characters or sizes that differ.
 
@@ -63,11 +63,11 @@ def evaluate(
         pack = hcr.open_pack("data/packed/hwdb1.1-64", split="test")
         print(f"{hcr.evaluate(model, pack).top1:.2%}")
     """
-    from hcr.evaluation import make_evaluator
+    from hcr.evaluation import evaluate_checkpoint
 
     if model.weights is None:
         raise UsageError("this model came from no file, so what it has seen is unknown; use one from hcr.load")
-    evaluator = make_evaluator(
+    return evaluate_checkpoint(
         model.weights,
         pack.folder,
         pack.split,
@@ -76,8 +76,9 @@ def evaluate(
         device=model.device.type,
         allow_seen=allow_seen,
         only_shared=only_shared,
+        model=model.recognizer,
+        progress=progress,
     )
-    return evaluator.evaluation(progress)
 
 
 def train(
@@ -95,7 +96,10 @@ def train(
     config: the settings; those that equal their default are the resumed run's own. data: the pack; None for the run's,
     or the only one in data/packed. run: a plain name; None for <pack>-<arch>. resume: continue from the newest valid
     checkpoint, and start where there is none. init: weights to begin with, named as for `hcr.load`.
-    execution: device and workers; None for the GPU if there is one. observer: hears of steps and epochs.
+    execution: device, workers, checkpoints; None for the defaults. observer: hears of steps and epochs.
+
+    Afterwards torch's settings and random numbers are as before; on a CPU the process keeps the memory that
+    it frees, since glibc's mallopt cannot be undone.
 
     Raises: Stopped after Ctrl-C or SIGTERM, with everything saved; UsageError and DataError for what does not fit.
 
@@ -104,8 +108,6 @@ def train(
         summary = hcr.train(config, data="data/packed/hwdb1.1-64", run="first", resume=True)
         model = hcr.load("first")
     """
-    import torch
-
     from hcr.training import Execution, TrainConfig
     from hcr.training import train as train_run
     from hcr.training.observer import NullObserver
@@ -117,7 +119,7 @@ def train(
         config,
         pack,
         folder,
-        execution or Execution("cuda" if torch.cuda.is_available() else "cpu"),
+        execution or Execution(),
         observer or NullObserver(),
         resume=resume,
         init=None if init is None else find_weights(init),

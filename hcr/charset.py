@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from hcr.errors import DataError
 from hcr.files import short_digest, write_json
+from hcr.text import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,7 @@ class Charset:
 
     Example:
         charset = hcr.Charset.level1()
-        print(len(charset), charset.label("永"), charset[0])     # 3755 characters; 一 is label 0
+        print(len(charset), charset.label("永"), charset[0])  # 3755 characters; 一 is label 0
     """
 
     def __init__(self, characters: Iterable[str]) -> None:
@@ -56,11 +57,20 @@ class Charset:
         return hash(self.characters)
 
     def label(self, char: str) -> int:
-        """Return the label of `char`. Raises: DataError where it is not one of these characters."""
+        """Return the label of `char`. Raises: DataError where it is not one of these characters.
+
+        Example:
+            charset = hcr.Charset("三一二")
+            print(charset.label("三"))  # 1: code points say 一, 三, 二
+        """
         try:
             return self._labels[char]
         except KeyError:
-            raise DataError(f"charset: {char!r} (U+{ord(char):04X}) is not among its {len(self)} characters") from None
+            if len(char) != 1:
+                raise DataError(f"charset: {char!r} is not one character") from None
+            raise DataError(
+                f"charset: {char!r} (U+{ord(char):04X}) is not among its {counted(len(self), 'character')}"
+            ) from None
 
     def labels_in(self, other: Charset) -> np.ndarray:
         """Return for each label of this charset the one in `other`, int64[C]; -1 for a character that `other` lacks."""
@@ -85,28 +95,55 @@ class Charset:
         first = next((i for i in range(common) if self[i] != other[i]), common)
         own, others_own = (repr(c[first]) if first < len(c) else "nothing" for c in (self, other))
         raise DataError(
-            f"{mine} has another charset ({len(self)} characters, {self.digest}) than {others} "
+            f"{mine} has another charset ({counted(len(self), 'character')}, {self.digest}) than {others} "
             f"({len(other)}, {other.digest}): label {first} is {own} against {others_own}"
         )
 
     @classmethod
     def level1(cls) -> Charset:
-        """GB2312 level 1: the 3,755 characters at bytes B0A1 to D7F9."""
+        """Return GB2312 level 1: the 3,755 characters at bytes B0A1 to D7F9.
+
+        Example:
+            print("永" in hcr.Charset.level1())  # True
+        """
         return cls(_gb2312_rows(0xB0, 0xD7))
 
     @classmethod
     def gb2312(cls) -> Charset:
-        """All 6,763 characters of GB2312, levels 1 and 2: bytes B0A1 to F7FE."""
+        """Return all 6,763 characters of GB2312, levels 1 and 2: bytes B0A1 to F7FE.
+
+        Example:
+            print(len(hcr.Charset.gb2312()))  # 6763
+        """
         return cls(_gb2312_rows(0xB0, 0xF7))
 
     @classmethod
     def named(cls, name: str) -> Charset:
-        """Return the charset that `name` means: a name in KNOWN, or a file (see `read`)."""
-        return KNOWN[name]() if name in KNOWN else cls.read(Path(name))
+        """Return the charset that `name` means: "level1", "gb2312", or a file (see `read`).
+
+        Raises: DataError where it is neither.
+
+        Example:
+            print(len(hcr.Charset.named("level1")))  # 3755
+        """
+        if name in KNOWN:
+            return KNOWN[name]()
+        if not Path(name).exists():
+            raise DataError(f"charset {name!r}: no such name or file; name {', '.join(KNOWN)}, or a file of characters")
+        return cls.read(Path(name))
 
     @classmethod
     def read(cls, path: Path) -> Charset:
-        """Read a file that `parse` can read. Raises: DataError naming the file, and the line where one is wrong."""
+        """Read a file of characters: JSON, text with one a line, or the tutorial's `char_dict`.
+
+        Raises: DataError naming the file, and the line where one is wrong.
+
+        Example:
+            from pathlib import Path
+
+            Path("mine.txt").write_text("永\\n和\\n", "utf-8")
+            print(hcr.Charset.read(Path("mine.txt")).characters)  # 和永
+        """
         try:
             raw = path.read_bytes()
         except OSError as error:
@@ -134,11 +171,17 @@ class Charset:
         lines = [line.strip() for line in text.splitlines()]
         for number, line in enumerate(lines, 1):
             if len(line) > 1:
-                raise DataError(f"{name}: line {number} has {len(line)} characters, expected one a line")
+                raise DataError(f"{name}: line {number} has {counted(len(line), 'character')}, expected one a line")
         return cls(_require_characters(name, [line for line in lines if line]))
 
     def write(self, path: Path) -> None:
-        """Write as JSON, or as text of one character a line where the name ends in .txt."""
+        """Write as JSON, or as text of one character a line where the name ends in .txt.
+
+        Example:
+            from pathlib import Path
+
+            hcr.Charset("一二三").write(Path("three.json"))
+        """
         if path.suffix == ".txt":
             path.write_text("\n".join(self.characters) + "\n", "utf-8", newline="\n")
         else:

@@ -16,6 +16,8 @@ from html import escape
 from math import ceil, floor, isfinite, log10, nan
 from typing import Any, Literal
 
+from hcr.records import MetricsRow
+
 _STYLE = """
 svg { background: #fffdf9; font: 14px system-ui, sans-serif; }
 text { fill: #1f1b16; } text.soft { fill: #665e52; } .grid { stroke: #ddd4c4; }
@@ -180,21 +182,20 @@ class Chart:
         self.parts.append(text(x, y, words, kind, anchor))
 
 
-def best_epoch(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def best_epoch(rows: Sequence[MetricsRow]) -> MetricsRow | None:
     """Return the first row of metrics.jsonl with the highest val_top1; None without validation."""
     return max((row for row in rows if "val_top1" in row), key=lambda row: float(row["val_top1"]), default=None)
 
 
-def learning_chart(
-    rows: Sequence[Mapping[str, Any]], figure: Literal["loss", "top1"], box: Box, font: float = 14
-) -> Chart:
+def learning_chart(rows: Sequence[MetricsRow], figure: Literal["loss", "top1"], box: Box, font: float = 14) -> Chart:
     """Draw one figure of training and validation over the epochs of metrics.jsonl, at least one row.
 
     The axis of values is linear from 0: the numbers beside the curves tell what the end still gains. A dashed line is
     at the best epoch; the chart of the loss has the learning rate, as high as the box where it is highest.
     """
     epochs = [float(row["epoch"]) for row in rows]
-    curves = {part: [float(row.get(f"{part}_{figure}", nan)) for row in rows] for part in ("train", "val")}
+    by_key: Sequence[Mapping[str, Any]] = rows
+    curves = {part: [float(row.get(f"{part}_{figure}", nan)) for row in by_key] for part in ("train", "val")}
     finite = [value for values in curves.values() for value in values if isfinite(value)]
     shares = figure == "top1"
     values = ticks_to(max([*finite, 0.01]))

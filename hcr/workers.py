@@ -1,7 +1,7 @@
-"""Worker processes: the one place that starts, watches and ends them.
+"""Worker processes: the one place that starts, watches and ends them, but for the DataLoader's in `feed/stream.py`.
 
-Threads would not do: most of the work holds Python's interpreter lock. Three rooms use these processes. Reading fonts
-and drawing a corpus map a function over tasks (`worker_pool`); packing streams chunks through shared memory
+Threads would not do: most of the work holds Python's interpreter lock. Three packages use these processes. Reading
+fonts and drawing a corpus map a function over tasks (`worker_pool`); packing streams chunks through shared memory
 (`Worker`, in `pack/workers.py`).
 
 A worker is a new interpreter, started with `python -c`. A fork would inherit CUDA, open LMDB environments and locks

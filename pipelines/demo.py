@@ -68,21 +68,21 @@ def main() -> None:
         "train": run("hcr-train", "--data", packed, "--run", RUN.name, "--recipe", "pipelines/demo.toml", *own,
                      "--resume"),
         "evaluate": run("hcr-eval", "--run", RUN.name, "--split", "test", "--per-class", str(RUN / "report.csv")),
-        "recognise": run("hcr-predict", *map(str, held_out_pictures()), "--run", RUN.name, "--top", "3"),
+        "recognise": run("hcr-predict", *map(str, held_out_pictures()), "--weights", RUN.name, "--top", "3"),
     }  # fmt: skip
     summary = read_json(RUN / "eval/test/summary.json")
     pack = f"{CHARACTERS} characters of GB2312 level 1, {WRITERS} drawn writers"
     times = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in spent.items())
     print(f"""
 done in {time.monotonic() - began:.0f} s ({times})
-  corpus      {pack}: {RAW}
-  network     {arch}: {RUN}
-  evaluated on {summary["n"]:,} pictures by drawn writers that training never saw
-  top-1       {summary["top1"]:.2%}
-  top-5       {summary["top5"]:.2%}
-  per class   {RUN / "report.csv"}
-  next        . .venv/bin/activate && hcr-predict YOUR-PICTURE.png --run {RUN.name}
-              make dataset, for all 3,755 characters; then hcr-train --resume""")
+  corpus        {pack}: {RAW}
+  network       {arch}: {RUN}
+  evaluated on  {summary["n"]:,} pictures by drawn writers that training never saw
+  top-1         {summary["top1"]:.2%}
+  top-5         {summary["top5"]:.2%}
+  per class     {RUN / "report.csv"}
+  next          . .venv/bin/activate && hcr-predict YOUR-PICTURE.png --weights {RUN.name}
+                make dataset, for all 3,755 characters; then hcr-train --resume""")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from PIL import Image
 
 import hcr
 from hcr.preprocess.fit import fit_square
+from hcr.svg import drawing, text
 from hcr.synth import draw_pages
 
 TEXT = "永和九年岁在癸丑暮春之初会于山阴"
@@ -24,11 +25,11 @@ TEXT = "永和九年岁在癸丑暮春之初会于山阴"
 FIRST_WRITER, SEED = 4_000_000_000, 353
 SIDE, GAP, COLUMNS = 88, 10, 8
 TARGET = Path(__file__).parents[1] / "docs/images/strip.svg"
+# Beside the style of every drawing. A page's own ground shows through.
 STYLE = """
+svg { background: none; }
 .paper { fill: #fffdf9; stroke: #ddd4c4; }
-text { font: 20px system-ui, sans-serif; text-anchor: middle; fill: #1f1b16; }
-.sure { font-size: 12px; fill: #665e52; } .wrong { fill: #a6301f; }
-@media (prefers-color-scheme: dark) { text { fill: #ece6da; } .sure { fill: #aca394; } .wrong { fill: #f28b78; } }
+text { font-size: 20px; } text.soft { font-size: 12px; }
 """
 
 
@@ -42,18 +43,17 @@ def document() -> str:
         ((read, probability),) = answer
         x = GAP + place % COLUMNS * (SIDE + GAP)
         y = GAP + place // COLUMNS * (SIDE + GAP + 48)
-        middle, wrong = x + SIDE / 2, "" if read == char else ' class="wrong"'
+        middle = x + SIDE / 2
         parts += [
             f'<rect class="paper" x="{x}" y="{y}" width="{SIDE}" height="{SIDE}" rx="4"/>',
             f'<image x="{x + 4}" y="{y + 4}" width="{SIDE - 8}" height="{SIDE - 8}" href="{_png(page)}"/>',
-            f'<text x="{middle:g}" y="{y + SIDE + 22}"{wrong}>{read}</text>',
-            f'<text class="sure" x="{middle:g}" y="{y + SIDE + 38}">{probability:.0%}</text>',
+            text(middle, y + SIDE + 22, read, "" if read == char else "one", "middle"),
+            text(middle, y + SIDE + 38, f"{probability:.0%}", "soft", "middle"),
         ]
     rows = -(-len(TEXT) // COLUMNS)
     width, height = GAP + COLUMNS * (SIDE + GAP), rows * (SIDE + GAP + 48)
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img">'
-    title = f"<title>Handwriting drawn by {len(TEXT)} writers, and what the model read</title>"
-    return "\n".join([head, title, f"<style>{STYLE}</style>", *parts, "</svg>"]) + "\n"
+    title = f"Handwriting drawn by {len(TEXT)} writers, and what the model read"
+    return drawing(width, height, title, [f"<style>{STYLE}</style>", *parts])
 
 
 def _png(page: np.ndarray) -> str:

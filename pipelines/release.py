@@ -15,7 +15,6 @@ very weights.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,6 +51,8 @@ from hcr.models.weights import (
     read_model,
     require_preprocessing,
 )
+from hcr.records import read_run_record, read_timings
+from hcr.text import counted
 
 CARD = Path(__file__).parents[1] / "docs/model-card.md"
 BEGIN, END = "<!-- figures: written by pipelines/release.py -->", "<!-- end of figures -->"
@@ -71,10 +72,12 @@ def training_of(run: Path, content: Checkpoint, others: Sequence[str] = ()) -> R
     Raises: UsageError for a run that learnt from a pack: real handwriting is somebody's, and seldom free. That holds
     for the runs whose weights it began with and whose answers it learnt, too. DataError for a teacher that has changed.
     """
-    config, record = content["config"], read_json(run / "run.json")
+    config, record = content["config"], read_run_record(run)
+    if record is None:
+        raise DataError(f"{run}: no run.json says what it learnt from")
     if not config["draw"]:
         raise UsageError(f"{run}: learnt from {record['pack']['path']}; only what learnt from drawings can be released")
-    timings = [json.loads(line) for line in (run / "timings.jsonl").read_text("utf-8").splitlines()]
+    timings = read_timings(run / "timings.jsonl")
     steps = sum(epoch["steps"] for epoch in timings)
     # An epoch's line has the steps since the run was last started, so a run that was stopped has no seconds for some.
     seconds = content["step"] * sum(epoch["seconds"] for epoch in timings) / steps if steps else None
@@ -91,7 +94,7 @@ def training_of(run: Path, content: Checkpoint, others: Sequence[str] = ()) -> R
         "mean_with": [_placed(_before(find_weights(other)), runs) for other in others],
         "steps": content["step"],
         "pictures": content["step"] * config["batch_size"],
-        "seconds": seconds and round(seconds),
+        "seconds": None if seconds is None else round(seconds),
         "machines": sorted({start["machine"] for start in starts}),
         "versions": record["versions"],
         "git": record["git"],
@@ -257,12 +260,12 @@ def _facts(path: Path) -> dict[str, str]:
         "hardest": "not yet measured",
         "scores": "not yet measured",
         "time a picture": "not yet measured",
-        "trained on": f"{sum(run['pictures'] for run in runs):,} drawn pictures in {len(runs)} runs, "
+        "trained on": f"{sum(run['pictures'] for run in runs):,} drawn pictures in {counted(len(runs), 'run')}, "
         f"{_hours(None if None in times else sum(times))}",
-        "fonts drawn from, too": ", ".join(fonts) or "none",
+        "fonts used by the generator": ", ".join(fonts) or "none",
         "weights": _mixture(training),
-        "by": "; ".join(dict.fromkeys(machine for run in runs for machine in run["machines"])),
-        "checkpoint chosen by": judge_of(training),
+        "machine": "; ".join(dict.fromkeys(machine for run in runs for machine in run["machines"])),
+        "checkpoint": judge_of(training),
     }
     if figures:
         low, high = figures["top1_interval"]
@@ -272,7 +275,7 @@ def _facts(path: Path) -> dict[str, str]:
             "measured on": f"{figures['n']:,} pictures of {figures['characters']:,} characters in real handwriting, "
             f"all {figures['classes']:,} being possible answers",
             "hardest": ", ".join(f"{row['char']} {row['top1']:.0%}" for row in figures["worst"]),
-            "scores": f"{figures['mean_score']:.1%} on the mean, calibration error {figures['calibration_error']:.1%}",
+            "scores": f"mean score {figures['mean_score']:.1%}, calibration error {figures['calibration_error']:.1%}",
             "time a picture": f"{figures['ms_1']:.1f} ms one at a time, {figures['ms_64']:.1f} ms 64 at a time, on "
             f"one core of {figures['machine']}",
         }
@@ -280,11 +283,11 @@ def _facts(path: Path) -> dict[str, str]:
 
 
 def judge_of(training: ReleasedTraining) -> str:
-    """Return what chose a run's checkpoint among the others."""
+    """Return which of a run's checkpoints it is, and what it was selected on."""
     best = training["validation"]
     if not best or best["step"] != training["steps"]:
-        return "nothing: it is the last"
-    return "drawn handwriting" if training["pack"]["val"].startswith("pen ") else "a pack"
+        return "the last; none was selected"
+    return f"selected on {'drawn handwriting' if training['pack']['val'].startswith('pen ') else 'a pack'}"
 
 
 def _mixture(training: ReleasedTraining) -> str:

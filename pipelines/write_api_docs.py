@@ -32,8 +32,9 @@ Pictures are uint8 with 255 = paper. Every error that the library foresees is an
 was asked, a `DataError` for what was found, `Stopped` after a signal.
 """
 # As a reader needs them: first what most people call.
-ORDER = ("load", "Predictor", "open_pack", "PackDataset", "evaluate", "train", "TrainConfig", "Execution", "Charset",
-         "HcrError", "UsageError", "DataError", "Stopped")  # fmt: skip
+ORDER = ("load", "Predictor", "open_pack", "PackDataset", "evaluate", "Evaluation", "train", "TrainConfig",
+         "Execution", "TrainSummary", "Observer", "StepReport", "Charset", "HcrError", "UsageError", "DataError",
+         "Stopped")  # fmt: skip
 
 
 def document() -> str:
@@ -49,6 +50,9 @@ def _entry(name: str) -> Iterator[str]:
         return
     for method, member in vars(value).items():
         if method.startswith("_") or not isinstance(member, FunctionType | classmethod | property):
+            continue
+        # The others are for this program's own use, or the class says what there is to say.
+        if "\nExample:\n" not in (inspect.getdoc(member) or ""):
             continue
         shown = f"{name}.{method}"
         if not isinstance(member, property):

@@ -6,6 +6,7 @@ The advice is taken from the output, so that a message and what it stands for ca
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import re
 import shlex
@@ -24,6 +25,7 @@ from PIL import Image
 
 from hcr.corpus.gnt import read_gnt
 from hcr.corpus.sample import Sample
+from hcr.pack.store import open_reader
 from tests.test_cli import hcr, ok, refused
 
 ROOT = Path(__file__).parents[1]
@@ -33,15 +35,51 @@ FOLLOWED = {
     "next: ": "test_the_step_after_training",
     "hcr-eval --run ": "test_the_step_after_training",
     "make it with hcr-eval": "test_a_comparison_with_a_run_that_was_not_evaluated",
+    "--weights level1 --data": "test_a_comparison_with_released_weights_that_were_not_evaluated",
     "train one with": "test_no_run_yet",
     "run `make dataset`": "test_nothing_to_pack_or_train_on",
-    "`hcr-data pack `": "test_several_corpora",
-    "make one with `hcr-data pack": "test_a_folder_that_is_no_pack",
+    "`hcr-data pack …`": "test_several_corpora",
+    "make one with `hcr-data pack": "test_a_path_that_is_no_pack",
     "make it with `hcr-data pack": "test_a_folder_that_is_no_pack",
     "make it again with hcr-data pack": "test_a_damaged_pack",
     "hcr-data verify says more": "test_a_damaged_pack",
     "make it again with hcr-eval": "test_a_comparison_with_a_damaged_file",
 }
+# Every flag that a message advises behind what is wrong, likewise.
+FLAGS = {
+    "leave it out, or give one --size": "test_one_folder_for_two_sizes",
+    "leave out --weights, --robustness": "test_results_without_a_run",
+    "a name of their own with --run": "test_results_without_a_run",
+    "--weights takes what": "test_two_ways_to_name_weights",
+    "or add --only-shared": "test_the_step_after_training_on_drawn_handwriting",
+    "--only-shared scores": "test_other_characters_and_another_size",
+    "with, or without, --only-shared": "test_a_comparison_over_other_characters",
+    "choose one with --split": "test_the_step_after_training_without_a_test_split",
+    "or give --allow-seen": "test_the_step_after_training_without_a_test_split",
+    "use --device cpu": "test_no_cuda_device",
+    "name one with --data": "test_nothing_to_pack_or_train_on",
+    "name another --out": "test_a_pack_with_other_settings",
+    "resume it with --resume": "test_a_run_that_has_checkpoints",
+    "start another --run": "test_a_run_that_has_checkpoints",
+    "leave --data out": "test_a_pack_without_a_val_split",
+    "use --schedule cosine": "test_a_pack_without_a_val_split",
+    "pack with --size": "test_other_characters_and_another_size",
+    "with --skip-damaged": "test_a_damaged_file_of_a_corpus",
+    "choose a wider one with --charset": "test_a_character_outside_of_the_charset",
+    "draw them too with --charset": "test_a_pack_with_characters_that_are_not_drawn",
+}
+# Advice that needs a GPU, a full disk or memory, a signal, or data of another program version. Other files test these
+# messages; here only their flags are looked up.
+FLAGS_ELSEWHERE = (
+    "use a smaller --arch", "number with --charset", "choose another --out", "choose another --charset",
+    "use --cache none", "--shm-size", "use fewer --workers", "--max-restarts", "use --device cuda, or --dry-run",
+    "or give --draw", "names what --draw draws", "torch synchronises batch norm", "name that one with --data",
+    "is the network for a CPU", "--resume continues", "with --resume", "with a lower --lr", "requested by --charset",
+    "now --size", "name another --out, or remove it", "computes the same steps in smaller parts",
+    "fastest: --batch-size",
+)  # fmt: skip
+# Of torchrun and of containers.
+FOREIGN_FLAGS = {"--nproc-per-node", "--max-restarts", "--shm-size"}
 # Messages that name a command but advise nothing.
 NO_ADVICE = ("is a run of hcr-train; ", "not a checkpoint of hcr-train", "hcr-predict would remove most")
 
@@ -94,8 +132,8 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def messages() -> Iterator[tuple[str, str]]:
-    """Where a statement stands, and its texts with what is filled in left out, for each that names a command."""
+def messages(pattern: str) -> Iterator[tuple[str, str]]:
+    """Where a statement stands, and its texts with … for what is filled in, for each that has `pattern` in it."""
     for path in sorted((ROOT / "hcr").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if not isinstance(node, ast.Raise | ast.Return | ast.Assign | ast.AugAssign | ast.Expr):
@@ -103,18 +141,39 @@ def messages() -> Iterator[tuple[str, str]]:
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
                 continue  # a docstring
             texts = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
-            text = "".join(part for part in texts if isinstance(part, str))
-            if re.search(r"\bhcr-(data|train|eval|predict)\b|`make |next: ", text):
+            text = "…".join(part for part in texts if isinstance(part, str))
+            if re.search(pattern, text):
                 yield f"{path.relative_to(ROOT)}:{node.lineno}", text
 
 
 def test_every_command_that_a_message_names_is_followed_here() -> None:
-    found = dict(messages())
+    found = dict(messages(r"\bhcr-(data|train|eval|predict)\b|`make |next: "))
     assert len(found) > 8
     for where, text in found.items():
         known = [name for words, name in FOLLOWED.items() if words in text]
         assert known or any(words in text for words in NO_ADVICE), f"{where}: follow this in tests/test_advice.py"
         assert all(name in globals() for name in known)
+
+
+def test_every_flag_that_a_message_advises_is_followed_here() -> None:
+    found = dict(messages(r"[;:.,] [^;]*--[a-z]"))
+    assert len(found) > 40
+    for where, text in found.items():
+        known = [words for words in (*FLAGS, *FLAGS_ELSEWHERE, *FOLLOWED) if words in text]
+        assert known, f"{where}: follow this in tests/test_advice.py: {text}"
+    assert all(name in globals() for name in FLAGS.values())
+    for words in FLAGS:
+        assert any(words in text for text in found.values()), f"no message says {words!r}"
+
+
+def test_every_flag_that_a_message_names_is_one() -> None:
+    """Mistyped or renamed, a flag would be advice that no command takes."""
+    commands = [importlib.import_module(f"hcr.cli.{name}").main for name in ("train", "eval", "predict", "data")]
+    commands += commands[-1].commands.values()
+    options = {flag for command in commands for option in command.params for flag in option.opts}
+    for where, text in messages(r"--[a-z]"):
+        for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z](?=[ ,;:.)\]`…]|$)", text):
+            assert flag in options | FOREIGN_FLAGS, f"{where}: {flag} in {text!r}"
 
 
 def test_the_step_after_training(here: Path) -> None:
@@ -171,6 +230,102 @@ def test_a_comparison_with_a_run_that_was_not_evaluated(here: Path) -> None:
     asked = ("eval", "--run", "two", "--compare", "one")
     ok(follow(between(refused(hcr(*asked), 2), "make it with ", "\n")))
     assert "against one (" in ok(hcr(*asked))
+
+
+def test_the_step_after_training_on_more_characters_than_the_pack_has(here: Path, small_pack: Path) -> None:
+    characters = {*open_reader(small_pack / "val.lmdb").charset.characters, "龙"}
+    Path("more.txt").write_text("\n".join(sorted(characters)), "utf-8")
+    drawn = ("--draw", 20, "--charset", "more.txt", "--size", 32, "--data", "data/packed/small-32")
+    line = between(ok(hcr("train", *drawn, "--run", "drawn", *QUICK)), "next: ", "\n")
+    assert line.endswith(" --only-shared") and "n 24, " in ok(follow(line))
+    Path("same.txt").write_text("\n".join(sorted(characters - {"龙"})), "utf-8")
+    line = between(ok(hcr("train", *drawn, "--charset", "same.txt", "--run", "same", *QUICK)), "next: ", "\n")
+    assert "--only-shared" not in line and "n 24, " in ok(follow(line))
+
+
+def test_a_comparison_with_released_weights_that_were_not_evaluated(here: Path) -> None:
+    ok(hcr("data", "pack", "data/raw/small", "--size", 64, "--out", "data/packed/my pack"))
+    ok(hcr("train", "--run", "it's", "--data", "data/packed/my pack", *QUICK))
+    asked = ("eval", "--run", "it's", "--compare", "level1")
+    command = between(refused(hcr(*asked), 2), "make it with ", "\n")
+    assert command == "hcr-eval --weights level1 --data 'data/packed/my pack' --only-shared --split test"
+    ok(follow(command))
+    assert "against level1 (" in ok(hcr(*asked))
+    # A name that nothing has cannot be evaluated; one with an apostrophe can.
+    line = refused(hcr("eval", "--run", "it's", "--compare", "levl1"), 2)
+    assert line.endswith("name what was evaluated: it's, level1")
+    asked = ("eval", "--run", "one", "--data", "data/packed/my pack", "--compare", "it's", "--split", "val")
+    command = between(refused(hcr(*asked), 2), "make it with ", "\n")
+    assert command == """hcr-eval --run 'it'"'"'s' --split val"""
+    assert "validated on this split" in refused(follow(command), 3)
+    assert "run 'a/b': expected one plain name" in refused(hcr("eval", "--run", "one", "--compare", "a/b"), 2)
+
+
+def test_a_comparison_over_other_characters(here: Path) -> None:
+    Path("few.txt").write_text("\n".join(open_reader(Path("data/packed/small-32/val.lmdb")).charset.characters[:5]))
+    ok(hcr("train", "--draw", 20, "--charset", "few.txt", "--size", 32, "--run", "few", *QUICK))
+    ok(hcr("eval", "--run", "few", "--data", "data/packed/small-32", "--only-shared"))
+    asked = ("eval", "--run", "one", "--compare", "few")
+    assert "score both runs with, or without, --only-shared" in refused(hcr(*asked), 3)
+    ok(hcr("eval", "--run", "one"))
+
+
+def test_two_ways_to_name_weights(here: Path) -> None:
+    picture = next((class_folders(Path("data/raw/small"), Path("pictures"))).rglob("*.png"))
+    line = refused(hcr("predict", picture, "--run", "one", "--charset", "level1"), 2)
+    flag = between(line, "exclude each other; ", " takes")
+    for name in ("one", "level1"):
+        ok(hcr("predict", picture, flag, name))
+
+
+def test_one_folder_for_two_sizes(here: Path) -> None:
+    shutil.rmtree("data/packed")
+    asked = ("data", "pack", "data/raw/small", "--size", 32, "--size", 48)
+    assert "leave it out, or give one --size" in refused(hcr(*asked, "--out", "both"), 2)
+    ok(hcr(*asked))
+    ok(hcr(*asked[:-2], "--out", "both"))
+
+
+def test_a_pack_without_a_val_split(here: Path) -> None:
+    ok(hcr("data", "pack", "data/raw/small", "--size", 32, "--val", 0, "--out", "plain"))
+    drawn = ("train", "--draw", 20, "--size", 32, "--charset", "few.txt", "--run", "drawn", *QUICK)
+    Path("few.txt").write_text("\n".join("一丁七万三"), "utf-8")
+    assert "leave --data out to validate on drawn" in refused(hcr(*drawn, "--data", "plain"), 2)
+    ok(hcr(*drawn))
+    asked = ("train", "--data", "plain", "--run", "plain", *QUICK, "--schedule")
+    ok(hcr(*asked, between(refused(hcr(*asked, "plateau"), 2), "use --schedule ", "\n")))
+
+
+def test_a_damaged_file_of_a_corpus(here: Path) -> None:
+    file = next(Path("data/raw/small/train").glob("*.gnt"))
+    file.write_bytes(file.read_bytes()[:-10])
+    asked = ("data", "pack", "data/raw/small", "--size", 32, "--out", "mended")
+    ok(hcr(*asked, between(refused(hcr(*asked), 3), "pack with ", " to leave")))
+
+
+def test_a_character_outside_of_the_charset(here: Path) -> None:
+    class_folders(Path("data/raw/small"), Path("pictures"))
+    (Path("pictures") / "鑫").mkdir()
+    shutil.copy(next(Path("pictures").rglob("*.png")), "pictures/鑫/one.png")
+    asked = ("data", "pack", "pictures", "--size", 32, "--out", "wide", "--charset")
+    assert "choose a wider one with --charset" in refused(hcr(*asked, "level1"), 3)
+    ok(hcr(*asked, "gb2312"))
+
+
+def test_a_pack_with_characters_that_are_not_drawn(here: Path) -> None:
+    asked = ("train", "--draw", 20, "--size", 32, "--data", "data/packed/small-32", "--run", "drawn", *QUICK)
+    Path("few.txt").write_text("\n".join("一丁七万三"), "utf-8")
+    assert "draw them too with --charset" in refused(hcr(*asked, "--charset", "few.txt"), 3)
+    ok(hcr(*asked, "--charset", "level1"))
+
+
+def test_names_are_quoted(here: Path, empty: Path) -> None:
+    line = refused(hcr("train", "--data", "my pack", *QUICK), 3)
+    assert between(line, "make it with `") == "hcr-data pack SOURCE --out 'my pack'"
+    assert between(refused(hcr("eval", "--run", "it's"), 3), "train one with `") == """hcr-train --run 'it'"'"'s'"""
+    # What the advice would name cannot be trained.
+    line = refused(hcr("eval", "--run", "level1"), 3)
+    assert "artifacts/level1: no checkpoint here; released weights are named with --weights level1 " in line
 
 
 def test_a_comparison_with_a_damaged_file(here: Path) -> None:
@@ -237,11 +392,24 @@ def test_several_runs(here: Path) -> None:
 
 
 def test_a_folder_that_is_no_pack(here: Path) -> None:
-    for asked, before in ((("train", "--data", "new", *QUICK, "--dry-run"), "it"), (("eval", "--data", "new"), "one")):
-        command = between(refused(hcr(*asked), 3), f"make {before} with `")
+    for asked in (("train", "--data", "new", *QUICK, "--dry-run"), ("eval", "--data", "new")):
+        command = between(refused(hcr(*asked), 3), "make it with `")
         ok(follow(command.replace("SOURCE", "data/raw/small"), "--size", 32))
         ok(hcr(*asked))
         shutil.rmtree("new")
+
+
+def test_a_path_that_is_no_pack(here: Path) -> None:
+    Path("page.md").write_text("# Page")
+    for command in ("info", "verify", "show"):
+        assert refused(hcr("data", command, "page.md"), 3) == (
+            "error: page.md: not a pack (expected a folder with train.lmdb, val.lmdb or test.lmdb); "
+            "packs here: data/packed/small-32"
+        )
+    shutil.rmtree("data/packed")
+    advice = between(refused(hcr("train", "--data", "page.md", "--dry-run"), 3), "make one with `")
+    ok(follow(advice.replace("SOURCE", "data/raw/small"), "--size", 32))
+    ok(hcr("data", "info", "data/packed/small-32"))
 
 
 def test_a_damaged_pack(here: Path) -> None:
@@ -254,7 +422,7 @@ def test_a_damaged_pack(here: Path) -> None:
     line = refused(hcr("data", "export", "data/packed/small-32", "--to", "gnt", "--out", "exported"), 3)
     more = hcr(*between(line, "damaged; hcr-", " says more").split(), "data/packed/small-32")
     assert more.exit_code == 3 and "test.lmdb: " in more.output
-    advice = between(more.stderr, "problems; delete the pack and make it again with ", "\n")
+    advice = between(more.stderr, "problem; delete the pack and make it again with ", "\n")
     shutil.rmtree("data/packed/small-32")
     ok(follow(advice, "data/raw/small", "--size", 32))
     ok(hcr("data", "verify", "data/packed/small-32"))

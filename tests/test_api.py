@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import re
@@ -10,6 +11,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from types import FunctionType
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from hcr.charset import Charset
 from hcr.corpus.find import find_corpus
 from hcr.corpus.gnt import read_gnt
 from hcr.corpus.sample import Sample
+from hcr.models.released import weights_digest
 from hcr.pack.packer import PackConfig, pack
 from hcr.pack.store import close_packs
 
@@ -68,6 +71,17 @@ def test_api_md_is_what_the_docstrings_say() -> None:
     assert run.stdout.decode() == (ROOT / "docs/api.md").read_text("utf-8"), "run python pipelines/write_api_docs.py"
 
 
+def test_whatever_api_md_shows_has_an_example() -> None:
+    sections = (ROOT / "docs/api.md").read_text("utf-8").split("\n## ")[1:]
+    parts = [part for section in sections for part in section.split("\n### ")]
+    assert len(parts) > len(hcr.__all__)
+    for part in parts:
+        head = part.partition("\n")[0]
+        name = head.strip("`").partition("(")[0].removeprefix("hcr.")
+        error = inspect.isclass(value := getattr(hcr, name, None)) and issubclass(value, BaseException)
+        assert error or "\n```python\n" in part, head
+
+
 def page_examples() -> Iterator[tuple[str, str]]:
     """Name and text of each block of Python in README and docs but docs/api.md's, whose blocks are the docstrings'."""
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))):
@@ -82,7 +96,9 @@ def docstring_examples() -> Iterator[tuple[str, str]]:
         value = getattr(hcr, name)
         members = [(name, value)]
         if inspect.isclass(value):
-            methods = [(key, member) for key, member in vars(value).items() if inspect.isfunction(member)]
+            methods = [
+                (key, m) for key, m in vars(value).items() if isinstance(m, FunctionType | classmethod | property)
+            ]
             members += [(f"{name}.{key}", member) for key, member in methods if not key.startswith("_")]
         for shown, member in members:
             _, _, example = (inspect.getdoc(member) or "").partition("\nExample:\n")
@@ -130,6 +146,22 @@ def test_evaluate_counts_what_read_answers(place: Path) -> None:
     first = [answer[0][0] == character for answer, (_, character) in zip(answers, pack, strict=True)]
     assert found.summary.n == len(pack) == 24
     assert found.top1 == np.mean(first) > 0.5 and found.top5 >= found.top1
+
+
+def test_evaluate_judges_the_network_in_memory(place: Path) -> None:
+    pack, model, same = hcr.open_pack(place / "data/packed/hwdb1.1-64"), hcr.load(), hcr.load()
+    with torch.no_grad():
+        for layer in model.recognizer.modules():
+            if isinstance(layer, torch.nn.Linear):
+                layer.weight.neg_()
+    changed, whole = hcr.evaluate(model, pack), hcr.evaluate(same, pack)
+    answers = model.predict([picture for picture, _ in pack], 1)
+    first = [answer[0][0] == character for answer, (_, character) in zip(answers, pack, strict=True)]
+    assert changed.top1 == np.mean(first) < whole.top1
+    # The file's digest stands for the file's weights alone.
+    assert model.weights is not None
+    assert whole.checkpoint_digest == hashlib.sha256(model.weights.read_bytes()).hexdigest()[:16]
+    assert changed.checkpoint_digest == weights_digest(model.recognizer.state_dict()) != whole.checkpoint_digest
 
 
 def test_every_command_stands_behind_hcr_and_its_own_name() -> None:

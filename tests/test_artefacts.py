@@ -143,7 +143,7 @@ def test_tensorboard_shows_every_epoch_once_however_often_the_run_was_started(sm
         def stop(steps: int = 4 * epochs - 1) -> None:
             raise KeyboardInterrupt(steps)
 
-        execution = Execution(workers=0, checkpoint_every=100, tensorboard=True)
+        execution = Execution("cpu", workers=0, checkpoint_every=100, tensorboard=True)
         with pytest.raises(KeyboardInterrupt):
             train(TrainConfig(**GIVEN), small_pack, run, execution, Watcher(4 * epochs - 1, stop), resume=resume)
     # Epoch 1 was written by the first start, 2 by the second, which the third one goes on from.

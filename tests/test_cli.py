@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import os
 import resource
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -26,9 +28,7 @@ from tests.layouts import change_a_pixel
 
 def hcr(command: str, *arguments: object) -> Result:
     """Run a command in this process, in the current folder."""
-    from hcr.cli import data, eval, predict, train
-
-    main = {"data": data.main, "train": train.main, "eval": eval.main, "predict": predict.main}[command]
+    main = importlib.import_module(f"hcr.cli.{command}").main
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
@@ -58,7 +58,7 @@ def test_from_nothing_to_a_named_character_without_naming_anything(here: Path) -
     assert "all drawn before" in ok(hcr("data", "draw", "--characters", 10, "--writers", 15, "--seed", 3))
     assert "10 characters, 110 train + 10 val + 30 test samples of 32 px" in ok(hcr("data", "pack", "--size", 32))
     assert "already packed" in ok(hcr("data", "pack", "--size", 32))
-    assert "train, val, test are whole" in ok(hcr("data", "verify", "data/packed/drawn-32"))
+    assert "no damage found in train, val, test" in ok(hcr("data", "verify", "data/packed/drawn-32"))
     info = ok(hcr("data", "info", "data/packed/drawn-32"))
     assert "110 samples of 32 px, 10 of 10 characters, 11 writers" in info and "by writer: 1 of 12" in info
     assert json.loads(ok(hcr("data", "info", "data/packed/drawn-32", "--json")))["test"]["samples"] == 30
@@ -121,7 +121,7 @@ def test_what_is_missing_is_said(here: Path, small_pack: Path) -> None:
     assert "no run with a checkpoint" in refused(hcr("eval"), 3)
     assert "artifacts/x: no checkpoint here" in refused(hcr("eval", "--run", "x"), 3)
     assert not Path("artifacts/x").exists()
-    assert "no pack here" in refused(hcr("data", "info", "nowhere"), 3)
+    assert "no such pack; make it with" in refused(hcr("data", "info", "nowhere"), 3)
     assert "no such file or folder" in refused(hcr("data", "pack", "nowhere"), 3)
     assert "unknown arch 'resnet'" in refused(hcr("train", "--data", small_pack, "--arch", "resnet"), 2)
     assert "pictures of 32 px, expected 64" in refused(hcr("train", "--data", small_pack, "--size", 64), 3)
@@ -140,7 +140,8 @@ def test_damage_is_one_line_with_file_and_offset(here: Path, corpus_folder: Path
     assert not (here / "data/packed/raw-64").exists()
     result = hcr("data", "pack", "raw", "--skip-damaged", "--seed", 1)
     assert "left out: 1 damaged" in ok(result) and "train/0003.gnt" in result.stderr
-    line = "starting over: the unfinished pack cannot be used (data/packed/.raw-64.tmp: made with seed 0, now seed 1)"
+    reason = "data/packed/.raw-64.tmp: packed with --seed 0, now --seed 1"
+    line = f"starting over: the unfinished pack cannot be used ({reason})"
     assert line in result.stderr.splitlines()
 
 
@@ -170,7 +171,7 @@ def test_a_damaged_pack_is_found_by_verify(here: Path, small_pack: Path) -> None
     raw[raw.index(block[:4096]) + 1000] ^= 1
     (pack / "train.lmdb").write_bytes(raw)
     result = hcr("data", "verify", pack)
-    assert "pack: 1 problems" in refused(result, 3) and "CRC32" in result.stderr
+    assert "pack: 1 problem;" in refused(result, 3) and "CRC32" in result.stderr
 
 
 def test_debug_shows_the_traceback(here: Path) -> None:
@@ -241,3 +242,57 @@ def test_real_handwriting_by_the_commands(real: Path, here: Path) -> None:
     assert "left out: nothing" in packed
     line = refused(hcr("eval", "--data", "data/packed/real-64"), 3)
     assert "no run with a checkpoint" in line
+
+
+def test_show_takes_one_character(small_pack: Path, tmp_path: Path) -> None:
+    result = hcr("data", "show", small_pack, "--char", "ab", "--out", tmp_path / "sheet.png")
+    assert refused(result, 2) == "error: --char 'ab': expected one character" and not (tmp_path / "sheet.png").exists()
+
+
+@pytest.mark.parametrize("name", ["main", "data", "train", "eval", "predict"])
+def test_every_script_shows_its_version(name: str) -> None:
+    assert ok(hcr(name, "--version")) == f"hcr {metadata.version('hcr')}\n"
+
+
+def test_help_counts_the_conditions() -> None:
+    from hcr.evaluation.robustness import CONDITIONS
+
+    assert f"under {len(CONDITIONS)} distortions" in " ".join(ok(hcr("eval", "--help")).split())
+
+
+def test_a_pack_of_one_writer_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    drawn = ok(hcr("data", "draw", "--charset", 4, "--writers", 1, "--out", "one"))
+    assert "4 characters by 1 training and 0 test writers, 1 file drawn now" in drawn
+    ok(hcr("data", "pack", "one", "--size", 32, "--out", "pack"))
+    info = ok(hcr("data", "info", "pack"))
+    assert "train.lmdb: 4 samples of 32 px, 4 of 4 characters, 1 writer, " in info
+    assert "validation: stratified, too few writers to hold one out: 1 of 10 samples" in info
+
+
+def test_a_pack_of_other_characters_is_named_in_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ok(hcr("data", "draw", "--charset", 4, "--writers", 1, "--out", "one"))
+
+    def differs(first: str, second: str) -> str:
+        asked = ("data", "pack", "one", "--size", 32, "--out", "pack", "--charset")
+        ok(hcr(*asked, first))
+        line = refused(hcr(*asked, second), 2)
+        shutil.rmtree("pack")
+        return line.removeprefix("error: pack: holds another pack (").split(" requested")[0]
+
+    assert differs("level1", "gb2312") == "packed with 3,755 characters, now 6,763"
+    assert differs("gb2312", "all") == "packed with 6,763 characters, now all"
+    assert differs("all", "level1") == "packed with all characters, now 3,755"
+    Path("five").write_text("\n".join("一丁七万丈"), "utf-8")
+    Path("others").write_text("\n".join("一丁七万丈"[::-1].replace("丈", "三")), "utf-8")
+    assert differs("five", "level1") == "packed with 5 characters, now 3,755"
+    assert differs("five", "others") == "packed with 5 characters, now 5 others"
+
+
+def test_a_number_of_characters_to_draw_is_one_that_there_are(here: Path) -> None:
+    for number in (0, 3756):
+        line = refused(hcr("data", "draw", "--charset", number), 2)
+        assert line == f"error: --charset {number}: expected 1 to 3,755"
+    line = refused(hcr("data", "draw", "--charset", "levl1"), 3)
+    assert line == "error: charset 'levl1': no such name or file; name level1, gb2312, or a file of characters"

@@ -28,7 +28,12 @@ def trained(small_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("here")
     train(
-        TrainConfig(**GIVEN | {"epochs": 1}), small_pack, folder / "artifacts/one", Execution(), Watcher(), resume=False
+        TrainConfig(**GIVEN | {"epochs": 1}),
+        small_pack,
+        folder / "artifacts/one",
+        Execution("cpu"),
+        Watcher(),
+        resume=False,
     )
     return folder
 
@@ -87,7 +92,7 @@ def test_weights_of_a_run_and_of_a_file(here: Path, small_pack: Path) -> None:
         assert np.array_equal(np.load(here / f"artifacts/{folder}/eval/test/predictions.npz")["top"], first)
     line = refused(hcr("eval", "--weights", "kept.pt", "--data", small_pack, "--run", "one"), 2)
     assert "artifacts/one: is a run of hcr-train; give these results a name of their own with --run" in line
-    assert "no such file of weights" in refused(hcr("eval", "--weights", "gone.pt", "--data", small_pack), 3)
+    assert "no such weights" in refused(hcr("eval", "--weights", "gone.pt", "--data", small_pack), 3)
     both = ("--weights", "one", "--predictions", "artifacts/kept/eval/test/predictions.npz")
     assert "no model is run; leave out --weights" in refused(hcr("eval", *both), 2)
 

@@ -57,13 +57,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(folder: Path, name: str, **other: Any) -> Path:
     """Train `folder / name`, on FEW where nothing else is said."""
     given = GIVEN | DRAW | {"charset": str(folder / "few.txt")} | other
-    train(TrainConfig(**given), None, folder / name, Execution(), Watcher(), resume=False)
+    train(TrainConfig(**given), None, folder / name, Execution("cpu"), Watcher(), resume=False)
     return folder / name
 
 
 def planned(folder: Path, **other: Any) -> RunSetup:
     given = GIVEN | DRAW | {"charset": str(folder / "few.txt")} | other
-    return set_up_run(TrainConfig(**given), None, folder / "none", Execution(), Processes(), Watcher())[0]
+    return set_up_run(TrainConfig(**given), None, folder / "none", Execution("cpu"), Processes(), Watcher())[0]
 
 
 def best(folder: Path, name: str) -> Path:
@@ -140,8 +140,8 @@ def test_a_stopped_run_ends_like_one_that_was_not(folder: Path, tmp_path: Path, 
     given = GIVEN | DRAW | {"charset": str(folder / "few.txt"), "teacher": str(best(folder, "teacher"))}
     watcher = Watcher(step, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Stopped, match=f"at step {step} of 8"):
-        train(TrainConfig(**given), None, tmp_path / "run", Execution(), watcher, resume=False)
-    train(TrainConfig(), None, tmp_path / "run", Execution(), Watcher(), resume=True)
+        train(TrainConfig(**given), None, tmp_path / "run", Execution("cpu"), watcher, resume=False)
+    train(TrainConfig(), None, tmp_path / "run", Execution("cpu"), Watcher(), resume=True)
     require_equal(end_of(tmp_path / "run"), end_of(folder / "uncut"))
 
 
@@ -156,14 +156,14 @@ def test_another_teacher_is_refused_where_a_run_goes_on(folder: Path, tmp_path: 
 
     def refused(kind: type[HcrError], given: dict[str, Any]) -> str:
         with pytest.raises(kind) as found:
-            train(TrainConfig(**given), None, going, Execution(), Watcher(), resume=True)
+            train(TrainConfig(**given), None, going, Execution("cpu"), Watcher(), resume=True)
         assert files(going) == before
         return str(found.value)
 
     # Other files with the same weights are no other teacher.
     content = read_checkpoint(teacher)
     torch.save(content | {"step": 0}, teacher)
-    train(TrainConfig(), None, going, Execution(), Watcher(), resume=True)
+    train(TrainConfig(), None, going, Execution("cpu"), Watcher(), resume=True)
     before = files(going)
     content["ema"]["backbone.head.2.bias"][3] += 1e-3
     torch.save(content, teacher)
@@ -173,12 +173,12 @@ def test_another_teacher_is_refused_where_a_run_goes_on(folder: Path, tmp_path: 
         "another --run"
     )
     teacher.unlink()
-    assert refused(DataError, {}).startswith(f"{teacher}: no such file of weights")
+    assert refused(DataError, {}).startswith(f"{teacher}: no such weights")
     other = str(best(folder, "teacher"))
     assert f"--teacher {other}: the run was started with {teacher}; leave" in refused(UsageError, {"teacher": other})
     going, before = folder / "teacher", files(folder / "teacher")
     assert f"--teacher {other}: the run was started with none; leave" in refused(UsageError, {"teacher": other})
-    assert refused(DataError, {"teacher": "x.pt"}).startswith("x.pt: no such file of weights")
+    assert refused(DataError, {"teacher": "x.pt"}).startswith("x.pt: no such weights")
 
 
 def test_a_checkpoint_from_before_there_were_teachers_goes_on(folder: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_checkpoint_from_before_there_were_teachers_goes_on(folder: Path) -> N
     del content["teacher"], content["config"]["teacher"]
     content["config"]["epochs"] = 2
     torch.save(content, path)
-    train(TrainConfig(), None, old, Execution(), Watcher(), resume=True)
+    train(TrainConfig(), None, old, Execution("cpu"), Watcher(), resume=True)
     assert end_of(old)[0]["step"] == 8
 
 
@@ -200,7 +200,7 @@ def test_teachers_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> N
     ):
         with pytest.raises(UsageError, match=rf"--teacher {pupil}: {message}"):
             run(tmp_path, "run", **{"charset": str(folder / "few.txt")} | given)
-    with pytest.raises(DataError, match=r"gone\.pt: no such file of weights"):
+    with pytest.raises(DataError, match=r"gone\.pt: no such weights"):
         run(tmp_path, "run", charset=more, teacher=str(tmp_path / "gone.pt"))
     assert not (tmp_path / "run").exists()
 
@@ -214,7 +214,7 @@ def test_a_pack_is_learnt_from_released_weights_of_another_network(small_pack: P
     write_released(file, content, "none", {"pack": {}}, {})
     watcher = Watcher()
     given = GIVEN | {"epochs": 1, "teacher": str(file)}
-    train(TrainConfig(**given), small_pack, tmp_path / "run", Execution(), watcher, resume=False)
+    train(TrainConfig(**given), small_pack, tmp_path / "run", Execution("cpu"), watcher, resume=False)
     assert watcher.rows[0]["skipped_steps"] == 0 and np.isfinite(watcher.rows[0]["train_loss"])
 
 
@@ -250,4 +250,4 @@ def test_a_recipe_or_a_flag_names_the_teacher(folder: Path, tmp_path: Path, monk
     assert flag.exit_code == 0, flag.output
     require_equal(*(end_of(Path("artifacts", name))[0]["model"] for name in ("first", "second")))
     missing = hcr_train("--draw", 80, "--run", "x", "--teacher", "nobody")
-    assert missing.exit_code == 3 and "error: artifacts/nobody: no checkpoint here" in missing.stderr
+    assert missing.exit_code == 3 and "error: nobody: no such weights" in missing.stderr

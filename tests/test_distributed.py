@@ -58,7 +58,7 @@ if victim and os.environ["RANK"] == victim and os.environ["TORCHELASTIC_RESTART_
         return take(self, *given)
     Stepper.take = die
 watcher = Watcher()
-train(TrainConfig(**settings), pack, run, Execution(workers=0, checkpoint_every=1), watcher, resume=True)
+train(TrainConfig(**settings), pack, run, Execution("cpu", workers=0, checkpoint_every=1), watcher, resume=True)
 if watcher.steps:
     print("spoke:", os.environ.get("RANK"), watcher.steps[0], flush=True)
 """

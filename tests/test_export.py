@@ -212,7 +212,7 @@ def test_what_cannot_be_exported_is_refused(small_pack: Path, tmp_path: Path) ->
     source = small(tmp_path, "一", "")
     with pytest.raises(UsageError, match="no split 'train'; it has test"):
         export(source, tmp_path / "out", "npy", ["train"])
-    with pytest.raises(DataError, match="no pack here"):
+    with pytest.raises(DataError, match="no such pack; make it with"):
         export(tmp_path / "none", tmp_path / "out", "npy")
 
 

@@ -264,7 +264,7 @@ def test_a_number_beyond_the_charset_is_refused(tmp_path: Path, ending: str) -> 
     names = ("train/00000/a.png", "train/03755/a.png")
     path = lay_zip(tmp_path / "c.zip", *names) if ending else lay(tmp_path / "c", *names)
     assert refusal(path) == (
-        f"{path}/train/03755: class number 3755, but the numbers count through the 3755 characters of the charset, "
+        f"{path}/train/03755: class number 3755, but the numbers count through the 3,755 characters of the charset, "
         "0 to 3754; name the charset that they number with --charset"
     )
     assert len(find(path, allowed=None, numbering=Charset.gb2312()).partitions) == 2
@@ -302,7 +302,7 @@ def test_hdf5_files_are_found_by_name_and_in_folders(tmp_path: Path) -> None:
     assert [partition.name for partition in both.partitions] == ["HWDB1.1.hdf5/trn:00000000", "b/c.H5/trn:00000000"]
     assert [found.char for found in read(both) if isinstance(found, Sample)] == list("一丁七")
     assert "2 pictures of 8 × 8 pixels" in both.layout
-    assert "; 1 pictures of 8 × 8 pixels" in both.layout
+    assert "; 1 picture of 8 × 8 pixels" in both.layout
     assert both.layout.endswith("; 2 other files ignored (.txt, picture)")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ import pytest
 import torch
 
 from hcr.charset import Charset
+from hcr.corpus import synthetic
+from hcr.errors import HcrError
 from hcr.layout import cache_folder
 from hcr.synth import Generator, generator
 from hcr.synth.fonts import cache
@@ -151,6 +155,54 @@ def test_where_nothing_can_be_kept_fonts_are_read(
     monkeypatch.setenv("HCR_CACHE", str(tmp_path / "file" / "cache"))
     require_equal(Generator(CHARACTERS, fonts=[font]), Generator(CHARACTERS, fonts=[font]))
     assert len(readings) == 2
+
+
+def test_a_cache_that_can_only_be_read_is_used(
+    folder: Path, font: Path, readings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Generator(CHARACTERS, fonts=[font])
+
+    def refused(path: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+    # What the system answers of a file of somebody else, though not to root, whom tests may run as.
+    monkeypatch.setattr(os, "utime", refused)
+    require_equal(made, Generator(CHARACTERS, fonts=[font]))
+    assert readings == [CHARACTERS]
+
+
+draw_writer = synthetic._draw_writer
+
+
+def draw_without_reading(*task: Any) -> int:
+    """What a worker process does here: it draws one writer, and ends where it would read a font."""
+
+    def refused(fonts: Any, characters: str) -> Any:
+        raise HcrError("a worker reads the fonts")
+
+    generator.make_forms = refused
+    return draw_writer(*task)
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_processes_that_draw_read_no_font(
+    tmp_path: Path, font: Path, readings: list[str], monkeypatch: pytest.MonkeyPatch, writable: bool
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("HCR_CACHE", str(tmp_path / ("cache" if writable else "file/cache")))
+    charset = Charset(CHARACTERS)
+    synthetic.draw_corpus(tmp_path / "one", charset, writers=4, seed=0, fonts=[font])
+    readings.clear()
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(synthetic, "_WORTH_POOL", 1)
+    monkeypatch.setattr(synthetic, "usual_processes", lambda: 2)
+    monkeypatch.setattr(synthetic, "_draw_writer", draw_without_reading)
+    synthetic.draw_corpus(tmp_path / "two", charset, writers=4, seed=0, fonts=[font])
+    assert readings == ([] if writable else [CHARACTERS]) and list(temporary.iterdir()) == []
+    for file in sorted((tmp_path / "one").rglob("*.gnt")):
+        assert file.read_bytes() == (tmp_path / "two" / file.relative_to(tmp_path / "one")).read_bytes()
 
 
 def test_two_processes_at_once_make_the_same(folder: Path, font: Path, readings: list[str]) -> None:

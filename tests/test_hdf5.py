@@ -112,7 +112,7 @@ def test_an_order_that_cannot_be_told_is_refused_until_the_file_has_a_list(tmp_p
         file.attrs["characters"] = order
     corpus = find(path)
     assert chars(corpus) == "一丁七啊"
-    assert "numbers into the file's own list of 3755 characters" in corpus.layout
+    assert "numbers into the file's own list of 3,755 characters" in corpus.layout
 
 
 @pytest.mark.parametrize("listed", ["啊丁一七", list("啊丁一七"), [char.encode() for char in "啊丁一七"]])
@@ -164,7 +164,7 @@ def test_codes_of_the_test_group_teach_the_numbers_of_the_others(tmp_path: Path)
 def test_a_label_beyond_the_characters_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "a.h5", {"trn": {"x": pictures("丁七"), "y": np.array([1, 3755])}})
     assert refusal(path) == (
-        f"{path}/trn/y: label 3755 of sample 1, but the numbers count through 3755 characters, 0 to 3754; "
+        f"{path}/trn/y: label 3755 of sample 1, but the numbers count through 3,755 characters, 0 to 3754; "
         "name the charset that they number with --charset"
     )
 
@@ -247,7 +247,7 @@ def test_writers_of_a_shuffled_file_are_not_taken(tmp_path: Path) -> None:
         ),
         ({"trn": {"x": pictures("丁")}}, "/trn: holds x; expected pictures x and labels y"),
         ({"trn": {"y": tags("丁")}}, "/trn: holds y; expected pictures x and labels y"),
-        ({"trn": {"x": pictures("丁七"), "y": tags("丁")}}, "/trn: 2 pictures, but 1 labels in y"),
+        ({"trn": {"x": pictures("丁七"), "y": tags("丁")}}, "/trn: 2 pictures, but 1 label in y"),
         (
             {"trn": {"x": pictures("丁") / 255, "y": tags("丁")}},
             "/trn/x: float64[1, 1, 32, 32]; expected pictures uint8",

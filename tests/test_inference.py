@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -19,8 +20,9 @@ from PIL import Image, ImageDraw
 
 from hcr.charset import Charset
 from hcr.cli.predict import main
-from hcr.errors import DataError
+from hcr.errors import DataError, UsageError
 from hcr.inference.predictor import BATCH, SURER, Predictor, find_pictures, load
+from hcr.layout import RELEASED
 from hcr.models import Recognizer, load_recognizer
 from hcr.models.weights import FORMAT, VERSION
 from hcr.preprocess.fit import PREPROCESSING, fit_square, open_picture, to_paper
@@ -234,7 +236,7 @@ def test_usage_errors(weights: Path, pictures: Path) -> None:
 def test_weights_that_are_none_are_an_error(pictures: Path, tmp_path: Path) -> None:
     for path, message in (
         (pictures / "b.png", "not a readable checkpoint"),
-        (tmp_path / "no.pt", "no such file of weights"),
+        (tmp_path / "no.pt", "no such weights"),
     ):
         result = run(pictures, "--weights", path)
         assert result.exit_code == 3 and result.stdout == ""
@@ -293,10 +295,73 @@ def test_what_is_no_picture_is_refused(weights: Path, picture: Any, message: str
         load(weights).read(picture)
 
 
+def test_an_open_picture_is_prepared_like_its_file(weights: Path, pictures: Path) -> None:
+    model, cut = load(weights), pictures / "more" / "cut.png"
+    with Image.open(pictures / "b.png") as image:
+        turned = Image.Exif()
+        turned[0x0112] = 6  # a quarter turn clockwise
+        image.save(pictures / "turned.png", exif=turned)
+    with Image.open(pictures / "turned.png") as image:
+        assert model.read(image) == model.read(pictures / "turned.png") != model.read(pictures / "b.png")
+        assert image.size == (90, 70)
+    # Some decoders notice damage only when pixels are asked for; the rest of the batch is answered.
+    cut.write_bytes((pictures / "b.png").read_bytes()[:-40])
+    with Image.open(cut) as image:
+        answers = list(model.read_many([image, pictures / "b.png", Image.new("L", (0, 5)), pictures / "b.png"]))
+    assert [isinstance(answer, DataError) for answer in answers] == [True, False, True, False]
+    assert str(answers[0]).startswith("picture 1: cannot read this picture (")
+    assert str(answers[2]) == "picture 3: cannot read this picture (0 x 5 pixels)"
+    with Image.open(pictures / "more" / "d.gif") as image:
+        assert model.read(image) == model.read(image) == model.read(pictures / "more" / "d.gif")
+
+
+@pytest.mark.parametrize("top", [0, -1, 2.5, "3"])
+def test_a_number_of_answers_is_1_or_more(weights: Path, pictures: Path, top: Any) -> None:
+    model = load(weights)
+    for call in (model.read, model.read_many, model.predict):
+        with pytest.raises(UsageError, match=f"top {top!r}: expected a number of answers"):
+            call([] if call == model.predict else [pictures / "b.png"], top)
+    assert len(model.read(pictures / "b.png", top=np.int64(2))) == 2
+
+
+def test_a_name_that_means_two_things_is_refused(
+    weights: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint = Path("artifacts/level1/checkpoints") / weights.name
+    shutil.copytree(weights.parents[1], "artifacts/level1")
+    with pytest.raises(UsageError) as caught:
+        load("level1")
+    assert str(caught.value) == (
+        f"level1: means released weights ({RELEASED['level1']}) and a run ({checkpoint}); give the path of the one"
+    )
+    assert len(load(RELEASED["level1"]).characters) == 3755 and load(checkpoint).characters == SOME.characters
+    shutil.copy(weights, "gb2312")
+    with pytest.raises(
+        UsageError, match=r"gb2312: means released weights \(.*\) and a file \(.*gb2312\); give the path"
+    ):
+        load("gb2312")
+    # Who names none gets the released ones.
+    assert "model: released weights, level1, " in run(pictures / "b.png").stderr
+
+
+def test_a_name_that_means_nothing_is_answered_with_those_that_do(
+    weights: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(weights.parents[3])
+    known = "no such weights; name a file, released weights (level1, gb2312), or a run (those with a checkpoint: small)"
+    for name in ("levl1", "", "..", "../small", "a/b.pt"):
+        with pytest.raises(DataError) as caught:
+            load(name)
+        assert str(caught.value) == f"{name or repr(name)}: {known}"
+        result = run(pictures / "b.png", "--weights", name)
+        assert result.exit_code == 3 and error_lines(result) == [f"error: {caught.value}"]
+
+
 def test_load_takes_a_run_a_file_and_released_weights(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(weights.parents[3])
     assert load("small").characters == load(weights).characters == SOME.characters
     assert load().characters == Charset.level1().characters
     assert load("gb2312").characters == Charset.gb2312().characters
-    with pytest.raises(DataError, match=r"none\.safetensors: no such file of weights"):
+    with pytest.raises(DataError, match=r"none\.safetensors: no such weights"):
         load("none.safetensors")

@@ -25,7 +25,7 @@ from tests.runs import GIVEN, Watcher
 def run(small_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one epoch on the small pack."""
     folder = tmp_path_factory.mktemp("artifacts") / "run"
-    train(TrainConfig(**GIVEN | {"epochs": 1}), small_pack, folder, Execution(), Watcher(), resume=False)
+    train(TrainConfig(**GIVEN | {"epochs": 1}), small_pack, folder, Execution("cpu"), Watcher(), resume=False)
     return folder
 
 

@@ -25,7 +25,7 @@ Planned = Callable[..., RunSetup]
 def planned(small_pack: Path, tmp_path: Path) -> Planned:
     def setup(**given: Any) -> RunSetup:
         return set_up_run(
-            TrainConfig(**GIVEN | given), small_pack, tmp_path / "run", Execution(), Processes(), Watcher()
+            TrainConfig(**GIVEN | given), small_pack, tmp_path / "run", Execution("cpu"), Processes(), Watcher()
         )[0]
 
     return setup

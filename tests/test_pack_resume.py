@@ -194,7 +194,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_pack(
                 assert time.monotonic() < until, "its reading processes live on"
                 time.sleep(0.01)
     said += run(here, command(source, chance.choice([1, 2, 3])))
-    assert "samples were packed by an earlier run" in said and "Traceback" not in said
+    assert "packed by an earlier run: " in said and "Traceback" not in said
     assert packed(here) == expected
 
 
@@ -206,9 +206,9 @@ def test_a_signal_saves_and_says_how_to_resume(gnt: Path, whole: dict[str, str],
         os.kill(pid, signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75 and "Traceback" not in errors
-    assert "stopped by SIGTERM" in errors and "samples are kept in data/packed/.files-32.tmp" in errors
-    assert "run the same command again to go on" in errors
-    assert "were packed by an earlier run" in run(tmp_path, command(gnt, 1))
+    assert "stopped by SIGTERM" in errors and "samples kept in data/packed/.files-32.tmp" in errors
+    assert "run the same command again to resume" in errors
+    assert "packed by an earlier run: " in run(tmp_path, command(gnt, 1))
     assert packed(tmp_path) == whole
 
 
@@ -219,8 +219,8 @@ def test_a_killed_reader_is_one_line_and_loses_nothing(gnt: Path, whole: dict[st
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1 and "Traceback" not in errors
     assert "a reading process was killed by SIGKILL at t" in errors and "fewer --workers" in errors
-    assert "samples are kept in" in errors
-    assert "were packed by an earlier run" in run(tmp_path, command(gnt, 3))
+    assert "samples kept in" in errors
+    assert "packed by an earlier run: " in run(tmp_path, command(gnt, 3))
     assert packed(tmp_path) == whole
 
 
@@ -243,8 +243,8 @@ def test_a_full_disk_is_named_and_resumed(gnt: Path, whole: dict[str, str], tmp_
     # A limit on the size of files is refused by the system as a full disk is.
     line = refused(tmp_path, command(gnt, 1), largest_file=48 << 20)
     assert "disk full, or a limit on file sizes reached: about" in line and "bytes more needed" in line
-    assert "samples are kept in data/packed/.files-160.tmp; run the same command again" in line
-    assert "were packed by an earlier run" in run(tmp_path, command(gnt, 1))
+    assert "samples kept in data/packed/.files-160.tmp; run the same command again" in line
+    assert "packed by an earlier run: " in run(tmp_path, command(gnt, 1))
     assert packed(tmp_path) == whole
 
 
@@ -262,7 +262,7 @@ def test_a_really_full_disk(gnt: Path, whole: dict[str, str], tmp_path: Path) ->
         pytest.skip(f"no mounting here: {done.stderr.strip()}")
     assert "code 1" in done.stdout and done.returncode == 0, done.stderr
     assert "disk full, or a limit on file sizes reached" in done.stderr
-    assert "were packed by an earlier run" in done.stderr
+    assert "packed by an earlier run: " in done.stderr
     assert packed(out) == whole
 
 
@@ -273,7 +273,7 @@ def packed_by(source: Path, out: Path, **settings: object) -> PackSummary:
 
 def test_damage_keeps_what_is_packed_and_skipping_it_resumes(gnt: Path, tmp_path: Path) -> None:
     expected = packed_by(gnt, tmp_path / "whole")
-    with pytest.raises(DataError, match=r"04\.gnt: byte .*; 1,800 samples are kept in .*\.p\.tmp; run the same") as hit:
+    with pytest.raises(DataError, match=r"04\.gnt: byte .*; 1,800 samples kept in .*\.p\.tmp; run the same") as hit:
         packed_by(gnt, tmp_path / "p", skip_damaged=False)
     assert "\n" not in str(hit.value)
     summary = packed_by(gnt, tmp_path / "p")
@@ -284,8 +284,8 @@ def test_damage_keeps_what_is_packed_and_skipping_it_resumes(gnt: Path, tmp_path
 
 def test_an_unfinished_pack_of_other_settings_starts_over(gnt: Path, tmp_path: Path) -> None:
     for change, line in (
-        ({"seed": 5}, "made with seed 5, now seed 0"),
-        ({"size": 24}, "made with size 24, now size 16"),
+        ({"seed": 5}, "packed with --seed 5, now --seed 0"),
+        ({"size": 24}, "packed with --size 24, now --size 16"),
     ):
         with pytest.raises(DataError):
             packed_by(gnt, tmp_path / "p", skip_damaged=False, **change)
@@ -308,7 +308,7 @@ def require_started_over(summary: PackSummary, source: Path, line: str, **settin
 
 
 def test_another_preprocessing_starts_over(gnt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match="1,800 samples are kept"):
+    with pytest.raises(DataError, match="1,800 samples kept"):
         packed_by(gnt, tmp_path / "p", skip_damaged=False)
 
     def darker(originals: list[np.ndarray], squares: list[np.ndarray]) -> None:
@@ -319,19 +319,19 @@ def test_another_preprocessing_starts_over(gnt: Path, tmp_path: Path, monkeypatc
     monkeypatch.setitem(PREPROCESSING, "version", 4)
     monkeypatch.setattr(chunks, "fit_squares", darker)
     summary = packed_by(gnt, tmp_path / "p")
-    require_started_over(summary, gnt, "made with preprocessing {'version': 3, 'paper': 255,")
+    require_started_over(summary, gnt, "pictures prepared by {'version': 3, 'paper': 255,")
 
 
 def test_another_block_size_starts_over(gnt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match="1,800 samples are kept"):
+    with pytest.raises(DataError, match="1,800 samples kept"):
         packed_by(gnt, tmp_path / "p", skip_damaged=False)
     for module in (writer, resume):
         monkeypatch.setattr(module, "BLOCK", 32)
-    require_started_over(packed_by(gnt, tmp_path / "p"), gnt, "made with block 64, now block 32")
+    require_started_over(packed_by(gnt, tmp_path / "p"), gnt, "packed in blocks of 64 pictures, now 32")
 
 
 def test_an_unfinished_pack_of_an_older_version_starts_over(gnt: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="1,800 samples are kept"):
+    with pytest.raises(DataError, match="1,800 samples kept"):
         packed_by(gnt, tmp_path / "p", skip_damaged=False)
     for path in (tmp_path / ".p.tmp/pack").glob("*.lmdb"):
         with lmdb.open(str(path), subdir=False, lock=False) as env, env.begin(write=True) as transaction:
@@ -349,7 +349,7 @@ def test_an_unfinished_pack_of_an_older_version_starts_over(gnt: Path, tmp_path:
 
 def test_an_unfinished_pack_of_other_pixels_starts_over(gnt: Path, tmp_path: Path) -> None:
     source = Path(shutil.copytree(gnt, tmp_path / "raw"))
-    with pytest.raises(DataError, match="1,800 samples are kept"):
+    with pytest.raises(DataError, match="1,800 samples kept"):
         packed_by(source, tmp_path / "p", skip_damaged=False)
     change_a_pixel(source / "train/02.gnt")
     summary = packed_by(source, tmp_path / "p")
@@ -358,7 +358,7 @@ def test_an_unfinished_pack_of_other_pixels_starts_over(gnt: Path, tmp_path: Pat
 
 def test_a_touched_source_does_not_keep_from_resuming(gnt: Path, tmp_path: Path) -> None:
     source = Path(shutil.copytree(gnt, tmp_path / "raw"))
-    with pytest.raises(DataError, match="1,800 samples are kept"):
+    with pytest.raises(DataError, match="1,800 samples kept"):
         packed_by(source, tmp_path / "p", skip_damaged=False)
     for path in source.glob("*/*.gnt"):
         os.utime(path)
@@ -377,7 +377,7 @@ def long_file(folder: Path) -> Path:
 
 def test_a_file_that_changed_after_a_part_of_it_was_packed_starts_over(tmp_path: Path) -> None:
     source = long_file(tmp_path / "raw")
-    with pytest.raises(DataError, match="1,024 samples are kept"):
+    with pytest.raises(DataError, match="1,024 samples kept"):
         packed_by(source, tmp_path / "p", skip_damaged=False)
     change_a_pixel(source / "w.gnt")
     summary = packed_by(source, tmp_path / "p")
@@ -386,7 +386,7 @@ def test_a_file_that_changed_after_a_part_of_it_was_packed_starts_over(tmp_path:
 
 def test_a_file_that_was_packed_in_part_and_touched_is_resumed(tmp_path: Path) -> None:
     source = long_file(tmp_path / "raw")
-    with pytest.raises(DataError, match="1,024 samples are kept"):
+    with pytest.raises(DataError, match="1,024 samples kept"):
         packed_by(source, tmp_path / "p", skip_damaged=False)
     os.utime(source / "w.gnt")
     assert packed_by(source, tmp_path / "p").resumed == 1024

@@ -31,12 +31,12 @@ def test_a_stopped_run_ends_like_one_that_was_not(whole: Path, small_pack: Path,
     run = tmp_path / "run"
     watcher = Watcher(step, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Stopped, match=f"stopped by SIGTERM at step {step} of 12; all is saved") as stopped:
-        train(TrainConfig(**GIVEN), small_pack, run, Execution(), watcher, resume=False)
+        train(TrainConfig(**GIVEN), small_pack, run, Execution("cpu"), watcher, resume=False)
     assert stopped.value.exit_code == 75
     # Other ways of execution on the way: more workers, other checkpoint times, the settings left out.
     second = Watcher(step + 2, lambda: os.kill(os.getpid(), signal.SIGINT))
     try:
-        train(TrainConfig(), small_pack, run, Execution(workers=1, checkpoint_every=2), second, resume=True)
+        train(TrainConfig(), small_pack, run, Execution("cpu", workers=1, checkpoint_every=2), second, resume=True)
     except Stopped:
         run_to_end(small_pack, run, resume=True, workers=0)
     assert second.notes[0] == f"resuming {run} at step {step}" and second.steps[0] == step + 1
@@ -100,7 +100,7 @@ def test_killed_workers_are_replaced_and_nothing_changes(whole: Path, small_pack
         TrainConfig(**GIVEN),
         small_pack,
         tmp_path / "run",
-        Execution(workers=1, checkpoint_every=1),
+        Execution("cpu", workers=1, checkpoint_every=1),
         watcher,
         resume=False,
     )
@@ -114,7 +114,7 @@ def test_a_full_disk_leaves_the_older_checkpoint(whole: Path, small_pack: Path, 
     run = tmp_path / "run"
     with pytest.raises(Stopped):
         stopping = Watcher(5, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        train(TrainConfig(**GIVEN), small_pack, run, Execution(), stopping, resume=False)
+        train(TrainConfig(**GIVEN), small_pack, run, Execution("cpu"), stopping, resume=False)
     kept, older = checkpoints(run)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (kept.stat().st_size // 2, before[1]))
@@ -176,7 +176,7 @@ from pathlib import Path
 from hcr.training import Execution, TrainConfig, state, train
 from tests.runs import GIVEN, Watcher
 watcher = Watcher(2, lambda: [os.kill(os.getpid(), signal.SIGTERM) for _ in range(2)])
-train(TrainConfig(**GIVEN), Path(sys.argv[1]), Path("run"), Execution(workers=0), watcher, resume=False)
+train(TrainConfig(**GIVEN), Path(sys.argv[1]), Path("run"), Execution("cpu", workers=0), watcher, resume=False)
 """
 
 

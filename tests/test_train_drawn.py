@@ -30,7 +30,7 @@ from hcr.pack.store import open_reader
 from hcr.synth import Generator
 from hcr.training import Execution, TrainConfig, train
 from hcr.training.distributed import Processes
-from hcr.training.setup import JUDGED, set_up_run
+from hcr.training.setup import VALIDATION_PICTURES, set_up_run
 from hcr.training.step import Stepper
 from tests.runs import GIVEN, Watcher, end_of, require_equal
 
@@ -119,7 +119,7 @@ def charset(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def run_drawn(run: Path, charset: str, pack: Path | None = None, *, resume: bool = False, **given: Any) -> Watcher:
     watcher = Watcher()
-    execution = Execution(workers=0, checkpoint_every=1)
+    execution = Execution("cpu", workers=0, checkpoint_every=1)
     train(TrainConfig(**GIVEN | DRAW | {"charset": charset} | given), pack, run, execution, watcher, resume=resume)
     return watcher
 
@@ -138,10 +138,10 @@ def test_a_stopped_run_ends_like_one_that_was_not(uncut: Path, charset: str, tmp
     file = shutil.copy(charset, tmp_path / "charset.txt")
     watcher = Watcher(step, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Stopped, match=f"stopped by SIGTERM at step {step} of 12; all is saved"):
-        train(TrainConfig(**GIVEN | DRAW | {"charset": str(file)}), None, run, Execution(), watcher, resume=False)
+        train(TrainConfig(**GIVEN | DRAW | {"charset": str(file)}), None, run, Execution("cpu"), watcher, resume=False)
     # What is learnt stands in the checkpoint.
     Path(file).unlink()
-    train(TrainConfig(), None, run, Execution(workers=1, checkpoint_every=2), Watcher(), resume=True)
+    train(TrainConfig(), None, run, Execution("cpu", workers=1, checkpoint_every=2), Watcher(), resume=True)
     one, other = end_of(run), end_of(uncut)
     for content, _ in (one, other):
         del content["config"]["charset"]
@@ -180,7 +180,7 @@ def test_another_pen_does_not_go_on(uncut: Path, charset: str, monkeypatch: pyte
 def test_drawn_pictures_are_degraded_where_pictures_are_distorted(charset: str, tmp_path: Path) -> None:
     def seen(rank: int = 0, **given: Any) -> tuple[torch.Tensor, torch.Tensor]:
         given = GIVEN | DRAW | {"charset": charset} | given
-        setup = set_up_run(TrainConfig(**given), None, tmp_path / "run", Execution(), Processes(), Watcher())[0]
+        setup = set_up_run(TrainConfig(**given), None, tmp_path / "run", Execution("cpu"), Processes(), Watcher())[0]
         batch = drawn(SequentialBatches(40, 40))[0]
         stepper = Stepper(setup.config, setup.state(None, Watcher()), Processes(), None, compiled=False)
         stepper.processes = Processes(rank, 2)
@@ -211,8 +211,10 @@ def test_a_pack_judges(small_pack: Path, charset: str, tmp_path: Path) -> None:
     }
     assert record["sources"]["train"] == [] and len(record["sources"]["val"]) == 1
     given = GIVEN | DRAW | {"charset": str(more)}
-    setup = set_up_run(TrainConfig(**given), small_pack, tmp_path / "other", Execution(), Processes(), Watcher())[0]
-    (batch,) = setup.splits["val"].feed(SequentialBatches(12, 12), Execution(workers=0))
+    setup = set_up_run(TrainConfig(**given), small_pack, tmp_path / "other", Execution("cpu"), Processes(), Watcher())[
+        0
+    ]
+    (batch,) = setup.splits["val"].feed(SequentialBatches(12, 12), Execution("cpu", workers=0))
     meant = [reader.charset[label] for label in reader.labels]
     assert [setup.charset[label] for label in batch.labels.tolist()] == meant and setup.charset != reader.charset
     # Of the pack it has seen the val split and no other.
@@ -232,7 +234,7 @@ def test_a_pack_judges(small_pack: Path, charset: str, tmp_path: Path) -> None:
         ({"batch_size": 89}, r"--batch-size 89: --draw 88 draws only 88 training samples"),
         ({"draw": -1}, "--draw -1: expected 0 to"),
         ({"draw": 0}, "nothing to train on: name a pack with --data, or give --draw"),
-        ({"charset": "nowhere.txt"}, r"nowhere\.txt: cannot read a charset"),
+        ({"charset": "nowhere.txt"}, r"charset 'nowhere\.txt': no such name or file; name level1, gb2312"),
     ],
 )
 def test_what_does_not_fit_is_refused(given: dict[str, Any], message: str, charset: str, tmp_path: Path) -> None:
@@ -255,7 +257,7 @@ def test_what_cannot_be_drawn_or_judged_is_refused(uncut: Path, charset: str, sm
     with pytest.raises(UsageError, match="has no val split to validate on; leave --data out"):
         run_drawn(run, charset, tmp_path / "pack")
     with pytest.raises(UsageError, match="--charset gb2312: names what --draw draws; a pack has its own characters"):
-        train(TrainConfig(**GIVEN | {"charset": "gb2312"}), small_pack, run, Execution(), Watcher(), resume=False)
+        train(TrainConfig(**GIVEN | {"charset": "gb2312"}), small_pack, run, Execution("cpu"), Watcher(), resume=False)
     with pytest.raises(UsageError, match="--draw 99: the run was started with 88"):
         run_drawn(uncut, charset, resume=True, draw=99)
     assert not run.exists()
@@ -277,7 +279,10 @@ def test_the_commands_draw_go_on_judge_and_predict(
     assert shown.startswith(
         "run         artifacts/endless-32-compact, new\npictures    drawn as they are needed: 100,000"
     )
-    assert f"100,000 train + {JUDGED:,} val samples of 32 px, 11 characters" in shown and "steps       5,000" in shown
+    assert (
+        f"100,000 train + {VALIDATION_PICTURES:,} val samples of 32 px, 11 characters" in shown
+        and "steps       5,000" in shown
+    )
     assert "draw = 100000" in shown and not Path("artifacts").exists()
     # Nor does it need a name or a pack where there are two packs.
     for name in ("first-32", "second-32"):
@@ -302,7 +307,9 @@ def test_the_commands_draw_go_on_judge_and_predict(
     more = {*CHARACTERS, *open_reader(small_pack / "val.lmdb").charset.characters}
     Path("more.txt").write_text("\n".join(more), "utf-8")
     judge = ("--draw", 80, "--charset", "more.txt", "--run", "by", "--data", "data/packed/first-32")
-    assert "of 12\nnext: hcr-eval --run by --data data/packed/first-32\n" in hcr(main, *judge, *flags).stdout
+    assert (
+        "of 12\nnext: hcr-eval --run by --data data/packed/first-32 --only-shared\n" in hcr(main, *judge, *flags).stdout
+    )
     shown = hcr(main, "--run", "by", "--resume", "--dry-run", *cpu).stdout
     assert "drawn as they are needed, validated on data/packed/first-32: 80 train + 12 val samples" in shown
     assert checkpoints(Path("artifacts/by"))[0].name == "step-00000004.pt"

@@ -119,7 +119,7 @@ def train_ours(settings: dict[str, Any], data: Path, run: Path) -> dict[str, Any
         TrainConfig(**settings),
         data,
         run,
-        Execution(workers=0, cache="ram", checkpoint_every=60.0),
+        Execution("cpu", workers=0, cache="ram", checkpoint_every=60.0),
         NullObserver(),
         resume=True,
     )

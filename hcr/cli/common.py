@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from hcr.charset import KNOWN
-from hcr.errors import HcrError, UsageError
+from hcr.errors import HcrError
+from hcr.models.device import DEVICES
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -128,20 +129,23 @@ def note(message: str) -> None:
     tqdm.write(message, file=sys.stderr)
 
 
-def choose_device(requested: str) -> str:
-    """Turn "auto", "cpu" or "cuda" into the device to use. Raises: UsageError for "cuda" where there is none."""
-    import torch
+def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        import hcr
 
-    if requested == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if requested == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: this machine has no CUDA device that torch can use; use --device cpu")
-    return requested
+        click.echo(f"hcr {hcr.__version__}")
+        ctx.exit()
+
+
+version_option = click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show the version."
+)
 
 
 device_option = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
-)
+    "--device", type=click.Choice(DEVICES), default="auto", show_default=True,
+    help="Where to compute; auto: on the GPU if there is one.",
+)  # fmt: skip
 
 
 class RenamedOption(click.Option):

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hcr.charset import KNOWN, Charset
-from hcr.cli.common import Command, charset_option, meter, note
+from hcr.cli.common import Command, charset_option, meter, note, version_option
 from hcr.cli.options import setting_options
 from hcr.pack.config import PackConfig
+from hcr.text import counted
 
 if TYPE_CHECKING:
     from hcr.pack.inspect import SplitInfo
@@ -21,6 +22,7 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group)
+@version_option
 def main() -> None:
     """Turn handwriting into packs: LMDB files of square grey pictures with integer labels."""
 
@@ -28,17 +30,18 @@ def main() -> None:
 @main.command()
 @charset_option("Characters to draw", words="N, ", default="level1", older=("--characters",))
 @click.option(
-    "--writers", type=click.IntRange(1), default=40, show_default=True, help="One file each; a fifth is test."
-)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Other seeds are other writers.")
+    "--writers", type=click.IntRange(1), default=40, show_default=True,
+    help="Number of writers, one GNT file each; one in five goes to test.",
+)  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed; changes the writers.")
 @click.option("--out", type=click.Path(path_type=Path), default="data/raw/drawn", show_default=True, help="The folder.")
 @click.option(
     "--font", "fonts", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
     help="TTF, OTF or WOFF2. One writer in four writes the forms of one of the fonts; the others take more or less of "
-    "their proportions. Repeatable.",
+    "their proportions. Repeatable. Cached in $HCR_CACHE, or else ~/.cache/hcr (up to 1 GiB).",
 )  # fmt: skip
 def draw(charset: str, writers: int, seed: int, out: Path, fonts: tuple[Path, ...]) -> None:
-    """Draw handwriting from stroke data, and from fonts, as GNT files.
+    """Draw synthetic handwriting from stroke data, and from fonts, as GNT files.
 
     N characters are taken evenly from all over level 1. Files that an earlier run has finished are kept.
 
@@ -52,8 +55,9 @@ def draw(charset: str, writers: int, seed: int, out: Path, fonts: tuple[Path, ..
     with meter("draw", " pictures") as progress:
         drawn = draw_corpus(out, characters, writers=writers, seed=seed, fonts=fonts, progress=progress)
     click.echo(
-        f"{out}: {drawn.characters:,} characters by {drawn.train_writers} training and {drawn.test_writers} test "
-        "writers, " + (f"{drawn.drawn_files} files drawn now" if drawn.drawn_files else "all drawn before")
+        f"{out}: {counted(drawn.characters, 'character')} by {drawn.train_writers} training and "
+        f"{counted(drawn.test_writers, 'test writer')}, "
+        + (f"{counted(drawn.drawn_files, 'file')} drawn now" if drawn.drawn_files else "all drawn before")
     )
 
 
@@ -82,8 +86,8 @@ def pack(
     """Pack GNT files, class folders of pictures, zips of either, or HDF5 files.
 
     SOURCE is a file or folder, or several. Without it, CASIA is packed where it lies in data/raw, else the drawn
-    corpus. The pack's charset is what occurs of --charset; a FILE is taken whole. After a stop, a kill or a full disk
-    the same command goes on where it was.
+    corpus. The pack keeps those characters of --charset that occur; a FILE is kept in full. After a stop, a kill or a
+    full disk, run the same command again to resume.
 
     \b
     hcr-data pack --size 64
@@ -96,7 +100,9 @@ def pack(
 
     sizes = tuple(dict.fromkeys(sizes))
     if out and len(sizes) > 1:
-        raise UsageError(f"--out names one pack, and there are {len(sizes)} sizes; leave it out, or give one --size")
+        raise UsageError(
+            f"--out names one pack, and there are {counted(len(sizes), 'size')}; leave it out, or give one --size"
+        )
     allowed = None if charset == "all" else Charset.named(charset)
     is_named = charset == "all" or charset in KNOWN
     configs = {size: PackConfig(size, allowed, not is_named, **settings) for size in sizes}
@@ -110,10 +116,12 @@ def pack(
         if summary.unusable:
             note(f"starting over: the unfinished pack cannot be used ({summary.unusable})")
         if summary.resumed:
-            note(f"{summary.path}: {summary.resumed:,} samples were packed by an earlier run")
+            note(f"{summary.path}: packed by an earlier run: {counted(summary.resumed, 'sample')}")
         counts = " + ".join(f"{count:,} {split}" for split, count in summary.counts.items())
         already = "already packed from these sources: " if summary.already_packed else ""
-        click.echo(f"{summary.path}: {already}{len(summary.charset):,} characters, {counts} samples of {size} px")
+        click.echo(
+            f"{summary.path}: {already}{counted(len(summary.charset), 'character')}, {counts} samples of {size} px"
+        )
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in summary.left_out.items())
     click.echo(f"left out: {left_out or 'nothing'}")
     if made := [summary for summary in summaries if not summary.already_packed]:
@@ -126,7 +134,7 @@ def pack(
 
 @main.command()
 @click.argument("pack", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="The splits' whole meta, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Show the full metadata of each split as JSON.")
 def info(pack: Path, as_json: bool) -> None:
     """Show what a pack holds."""
     import json
@@ -150,8 +158,9 @@ def info(pack: Path, as_json: bool) -> None:
 
 def _line(pack: Path, name: str, split: SplitInfo) -> str:
     return (
-        f"{pack}/{name}.lmdb: {split['samples']:,} samples of {split['meta']['size']} px, "
-        f"{split['occurring']:,} of {split['characters']:,} characters, {split['writers']:,} writers, "
+        f"{pack}/{name}.lmdb: {counted(split['samples'], 'sample')} of {split['meta']['size']} px, "
+        f"{split['occurring']:,} of {counted(split['characters'], 'character')}, "
+        f"{counted(split['writers'], 'writer')}, "
         f"{split['bytes']:,} bytes, digest {split['meta']['digest']}"
     )
 
@@ -169,8 +178,10 @@ def verify(pack: Path) -> None:
     for problem in problems:
         note(problem)
     if problems:
-        raise DataError(f"{pack}: {len(problems)} problems; delete the pack and make it again with hcr-data pack")
-    click.echo(f"{pack}: {', '.join(splits_of(pack))} are whole")
+        raise DataError(
+            f"{pack}: {counted(len(problems), 'problem')}; delete the pack and make it again with hcr-data pack"
+        )
+    click.echo(f"{pack}: no damage found in {', '.join(splits_of(pack))}")
 
 
 @main.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,8 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hcr.cli.common import Command, RenamedOption, choose_device, device_option, meter, note
+from hcr.charset import KNOWN
+from hcr.cli.common import Command, RenamedOption, device_option, meter, note, version_option
 from hcr.errors import UsageError
+from hcr.layout import NAMED_WEIGHTS
+from hcr.models.device import choose_device
+from hcr.text import counted
 
 if TYPE_CHECKING:
     from hcr.cli.common import Meter
@@ -26,8 +31,7 @@ SHOWN = 5
 @click.option(
     "--weights",
     metavar="RUN|FILE|NAME",
-    help="Evaluate these instead: a file (.pt, .safetensors), a run, or released weights (level1, gb2312). --run then "
-    "names the folder in artifacts/ for the results.",
+    help=f"Evaluate these instead: {NAMED_WEIGHTS}. --run then names the folder in artifacts/ for the results.",
 )
 @click.option(
     "--data", "--pack", "data", cls=RenamedOption, type=click.Path(path_type=Path),
@@ -36,7 +40,11 @@ SHOWN = 5
 @click.option("--split", default="test", show_default=True, help="train, val or test.")
 @click.option("--per-class", type=click.Path(path_type=Path, dir_okay=False), help="Write the per-class CSV here too.")
 @click.option("--compare", metavar="RUN", help="Compare with another run that was evaluated on the same split.")
-@click.option("--robustness", is_flag=True, help="Evaluate again with other lines, ink, places, sizes, noise ….")
+@click.option(
+    "--robustness",
+    is_flag=True,
+    help="Evaluate again under 17 distortions: stroke width, contrast, shift, scale, blur, noise ….",
+)
 @click.option(
     "--target-error", "--error", "target_error", cls=RenamedOption, type=click.FloatRange(0, 1), default=0.01,
     show_default=True, help="Find the score below which answers must be rejected for this share of errors.",
@@ -48,6 +56,7 @@ SHOWN = 5
 @click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True, help="Pictures a step.")
 @click.option("--workers", type=click.IntRange(0), default=1, show_default=True, help="Processes that read batches.")
 @device_option
+@version_option
 def main(
     name: str | None,
     weights: str | None,
@@ -67,7 +76,7 @@ def main(
     """Evaluate a run's best checkpoint on a split that it has not seen.
 
     Writes report.html, summary.json, predictions.npz and tables by class, writer, strokes, group and confusion into
-    artifacts/<run>/eval/<split>. Ctrl-C saves and stops (exit code 75); the same command goes on.
+    artifacts/<run>/eval/<split>. Ctrl-C saves and stops (exit code 75); run the same command again to resume.
 
     \b
     hcr-eval --per-class report.csv
@@ -77,25 +86,27 @@ def main(
     """
     from hcr.evaluation import compare_with, evaluate_external, write_report
     from hcr.files import atomic_write
-    from hcr.layout import find_pack, pack_of, run_folder
+    from hcr.layout import find_pack, pack_of
 
-    if predictions and (weights or robustness or allow_seen):
+    if not 0 <= target_error <= 1:
+        # click's range lets nan pass.
+        raise UsageError(f"--target-error {target_error}: expected 0 to 1")
+    if predictions and (weights is not None or robustness or allow_seen):
         raise UsageError("--predictions: no model is run; leave out --weights, --robustness and --allow-seen")
     run, checkpoint = _find_run(name, weights, predictions)
     folder = run / "eval" / split
-    other = run_folder(compare) / "eval" / split / "predictions.npz" if compare else None
-    if other and not other.is_file():
-        raise UsageError(f"--compare {compare}: no {other}; make it with hcr-eval --run {compare} --split {split}")
+    pack = find_pack(data or (None if checkpoint is None else pack_of(run)))
+    other = None if compare is None else _find_compared(compare, pack, split)
     evaluator = None
     if checkpoint is None:
         assert predictions is not None
-        evaluation = evaluate_external(predictions, find_pack(data), split, only_shared=only_shared)
+        evaluation = evaluate_external(predictions, pack, split, only_shared=only_shared)
     else:
         from hcr.evaluation import make_evaluator
 
         evaluator = make_evaluator(
-            checkpoint, find_pack(data or pack_of(run)), split, batch_size=batch_size, workers=workers,
-            device=choose_device(device), allow_seen=allow_seen, only_shared=only_shared, folder=folder,
+            checkpoint, pack, split, batch_size=batch_size, workers=workers, device=choose_device(device),
+            allow_seen=allow_seen, only_shared=only_shared, folder=folder,
         )  # fmt: skip
         with meter("evaluate", " pictures") as progress:
             evaluation = evaluator.evaluation(progress, _on_resume(progress))
@@ -125,7 +136,7 @@ def _find_run(name: str | None, weights: str | None, predictions: Path | None) -
 
     Weights that are no run's, and predictions, get a folder of their own, named by `name`, or else by the file.
     """
-    from hcr.layout import RELEASED, checkpoints, find_checkpoint, find_run, find_weights, run_folder
+    from hcr.layout import checkpoints, find_checkpoint, find_run, identify_weights, run_folder
 
     checkpoint = None
     if predictions:
@@ -134,15 +145,35 @@ def _find_run(name: str | None, weights: str | None, predictions: Path | None) -
         run = find_run(name)
         return run, find_checkpoint(run.name)
     else:
-        checkpoint = find_weights(weights)
-        released = weights in RELEASED
-        if name is None and not released and not Path(weights).is_file():
-            return find_run(weights), checkpoint
-        label = weights if released else checkpoint.stem
-    folder = run_folder(name or label)
+        found = identify_weights(weights)
+        if name is None and found.run:
+            return found.run, found.file
+        checkpoint, label = found.file, found.released or found.file.stem
+    folder = run_folder(label if name is None else name)
     if checkpoints(folder):
         raise UsageError(f"{folder}: is a run of hcr-train; give these results a name of their own with --run")
     return folder, checkpoint
+
+
+def _find_compared(name: str, pack: Path, split: str) -> Path:
+    """Return the predictions that --compare names. Raises: UsageError that says how to make them."""
+    from hcr.evaluation.analysis import open_split
+    from hcr.layout import RELEASED, checkpoints, run_folder
+
+    folder = run_folder(name)
+    path = folder / "eval" / split / "predictions.npz"
+    if path.is_file():
+        return path
+    if checkpoints(folder):
+        command = f"--run {shlex.quote(name)}"
+    elif name in RELEASED:
+        command = f"--weights {name} --data {shlex.quote(str(pack))}"
+        if open_split(pack, split).charset != KNOWN[name]():
+            command += " --only-shared"
+    else:
+        names = sorted(found.parents[2].name for found in folder.parent.glob(f"*/eval/{split}/{path.name}"))
+        raise UsageError(f"--compare {name}: no {path}; name what was evaluated: {', '.join(names) or 'nothing yet'}")
+    raise UsageError(f"--compare {name}: no {path}; make it with hcr-eval {command} --split {split}")
 
 
 def _on_resume(progress: Meter) -> Callable[[int], None]:
@@ -150,7 +181,7 @@ def _on_resume(progress: Meter) -> Callable[[int], None]:
 
     def on_resume(done: int) -> None:
         progress.start = done
-        note(f"{progress.label}: resumed after {done:,} pictures")
+        note(f"{progress.label}: resumed after {counted(done, 'picture')}")
 
     return on_resume
 
@@ -166,7 +197,8 @@ def _show(run: Path, evaluation: Evaluation, analysis: Analysis) -> None:
     )
     if evaluation.only_shared:
         click.echo(
-            f"only the {len(charset):,} shared characters: {evaluation.left_out:,} samples of others are left out"
+            f"only the {len(charset):,} shared characters: {counted(evaluation.left_out, 'sample')} of others "
+            "are left out"
         )
     if analysis.calibration and analysis.rejection:
         kept = analysis.rejection

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
 
 import click
+
+from hcr.cli.common import version_option
 
 COMMANDS = {
     "data": "Turn handwriting into packs: LMDB files of square grey pictures with integer labels.",
@@ -32,16 +33,8 @@ class _Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> Any:
-    if value:
-        import hcr
-
-        click.echo(f"hcr {hcr.__version__}")
-        ctx.exit()
-
-
 @click.command(cls=_Commands)
-@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Say which.")
+@version_option
 def main() -> None:
     """Handwritten Chinese character recognition: pack, train, evaluate, read.
 

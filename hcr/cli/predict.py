@@ -9,9 +9,10 @@ from pathlib import Path
 
 import click
 
-from hcr.cli.common import Command, choose_device, device_option, meter, note
+from hcr.cli.common import Command, device_option, meter, note, version_option
 from hcr.errors import DataError, UsageError
 from hcr.layout import NAMED_WEIGHTS, RELEASED
+from hcr.text import counted
 
 # Longer paths push their row to the right instead of all rows.
 WIDEST_PATH = 60
@@ -31,6 +32,7 @@ WIDEST_PATH = 60
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Characters a picture.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout instead of a table.")
 @device_option
+@version_option
 @click.pass_context
 def main(
     ctx: click.Context,
@@ -56,12 +58,19 @@ def main(
     if sum(choice is not None for choice in (run, weights, charset)) > 1:
         raise UsageError("--run, --weights and --charset exclude each other; --weights takes what the others take")
     from hcr.inference.predictor import find_pictures, load, shown_path
-    from hcr.layout import find_checkpoint
+    from hcr.layout import Weights, find_checkpoint, identify_weights
 
-    named = find_checkpoint(run) if run is not None else weights or charset or "level1"
-    model = load(named, device=choose_device(device))
-    shown = f"released weights, {named}" if named in RELEASED else shown_path(model.weights or Path())
-    note(f"model: {shown}, {model.recognizer.arch}, {len(model.characters):,} characters, {model.size} px")
+    if run is not None:
+        found = Weights(find_checkpoint(run))
+    elif weights is not None:
+        found = identify_weights(weights)
+    else:
+        # The released ones, whatever else has their name.
+        released = charset or next(iter(RELEASED))
+        found = Weights(RELEASED[released], released)
+    model = load(found.file, device=device)
+    shown = f"released weights, {found.released}" if found.released else shown_path(found.file)
+    note(f"model: {shown}, {model.recognizer.arch}, {counted(len(model.characters), 'character')}, {model.size} px")
     files = list(find_pictures(paths))
     column = min(WIDEST_PATH, max(map(_width, map(shown_path, files))))
     failed = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import time
 from dataclasses import asdict
@@ -14,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from hcr.cli.common import Command, Meter, choose_device, device_option, meter, note
+from hcr.cli.common import Command, Meter, meter, note, version_option
 from hcr.cli.options import setting_options
 from hcr.config import settings_of
 from hcr.layout import NAMED_WEIGHTS
+from hcr.text import counted
 from hcr.training.config import Execution, TrainConfig
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ SECTIONS = {
     "dry_run": "Before training",
     "debug": "Other",
 }
-SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class _Command(Command):
@@ -51,20 +50,6 @@ class _Command(Command):
                 formatter.write_dl(records)
 
 
-class _Every(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
-    """Steps, as 500 or 500steps, to an int; a time, as 30s, 10m or 2h, to seconds as a float."""
-
-    name = "every"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | float:
-        if isinstance(value, int | float):
-            return value
-        found = re.fullmatch(r"(\d+)(?:steps?)?|(\d+(?:\.\d+)?)([smh])", value)
-        if not found or not float(found[1] or found[2]):
-            self.fail(f"{value!r}: expected steps as 500, or a time as 30s, 10m or 2h", param, ctx)
-        return int(found[1]) if found[1] else float(found[2]) * SECONDS[found[3]]
-
-
 @click.command(cls=_Command)
 @click.option("--data", type=click.Path(path_type=Path), help="The pack.  [default: the only one in data/packed]")
 @click.option(
@@ -74,10 +59,10 @@ class _Every(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
 @click.option("--init", metavar="RUN|FILE|NAME", help=f"Begin with these weights: {NAMED_WEIGHTS}.")
 @click.option("--resume", is_flag=True, help="Continue from the newest valid checkpoint; start where there is none.")
 @setting_options(TrainConfig)
-@device_option
-@setting_options(Execution, skip=("device",), types={"checkpoint_every": _Every()})
+@setting_options(Execution)
 @click.option("--dry-run", is_flag=True, help="Show settings, memory and steps; train and write nothing.")
 @click.option("--find-batch", is_flag=True, help="Try batch sizes on the GPU: speed and memory; train nothing.")
+@version_option
 @click.pass_context
 def main(
     ctx: click.Context,
@@ -87,7 +72,6 @@ def main(
     recipe: Path | None,
     init: str | None,
     resume: bool,
-    device: str,
     dry_run: bool,
     find_batch: bool,
     **settings: Any,
@@ -119,9 +103,8 @@ def main(
         if ctx.get_parameter_source(key) is ParameterSource.COMMANDLINE:
             given[key], sources[key] = settings[key], "flag"
     config = TrainConfig(**given)
-    how = {key: settings[key] for key in settings_of(Execution) if key in settings}
-    execution = Execution(choose_device(device), **how)
-    weights = find_weights(init) if init else None
+    execution = Execution(**{key: settings[key] for key in settings_of(Execution)})
+    weights = find_weights(init) if init is not None else None
     pack, run = choose_run(config, data, name, resume=resume)
     # torchrun starts many processes, and the first one speaks.
     first = os.environ.get("RANK", "0") == "0"
@@ -140,11 +123,11 @@ def main(
     if not first:
         return
     if summary.best is None:
-        click.echo(f"{run}: done after {summary.steps:,} steps; the pack has no val split to validate on")
+        click.echo(f"{run}: done after {counted(summary.steps, 'step')}; the pack has no val split to validate on")
     else:
         best = summary.best
         click.echo(
-            f"{run}: done after {summary.steps:,} steps; best epoch {best['epoch']}: "
+            f"{run}: done after {counted(summary.steps, 'step')}; best epoch {best['epoch']}: "
             f"val top-1 {best['val_top1']:.2%}, top-5 {best['val_top5']:.2%} of {best['val_n']:,}"
         )
     click.echo(f"next: {_next_step(run, pack)}")
@@ -153,11 +136,17 @@ def main(
 def _next_step(run: Path, pack: Path | None) -> str:
     """Return the command that evaluates a run, and a line on what its figures are worth where they are no test."""
     from hcr.layout import splits_of
+    from hcr.pack.store import open_reader
+    from hcr.records import read_run_record
 
     command = f"hcr-eval --run {shlex.quote(run.name)} --data {shlex.quote(str(pack)) if pack else 'PACK'}"
     if pack is None:
         return f"{command}\nPACK: any pack with these characters, or add --only-shared"
     splits = splits_of(pack)
+    record = read_run_record(run)
+    # What is drawn may have other characters than the pack that validates.
+    if record and record["charset"]["digest"] != open_reader(pack / f"{splits[-1]}.lmdb").charset.digest:
+        command += " --only-shared"
     if "test" in splits:
         return command
     use = "chose this checkpoint" if "val" in splits else "were learnt from"
@@ -241,6 +230,8 @@ def show_dry_run(
         sources = dict.fromkeys(settings_of(TrainConfig), "the run")
     else:
         usual = dict.fromkeys(execution.usual(), "the device")
+        if setup.config.batch_size != execution.usual()["batch_size"]:
+            usual["batch_size"] = "the training samples"
         sources = usual | ({} if setup.config.draw else {"size": "the pack"}) | sources
     _show_setup(setup, checkpoint, observer, sources)
 
@@ -251,7 +242,7 @@ def _show_setup(
     """Show a run's setup; its settings as lines of a recipe."""
     from hcr.training.memory import estimate
 
-    config, execution, every = setup.config, setup.execution, setup.execution.checkpoint_every
+    config, execution, every = setup.config, setup.execution, setup.execution.pause
     parameters = sum(parameter.numel() for parameter in setup.state(checkpoint, observer).model.parameters())
     memory = estimate(setup)
     samples = " + ".join(f"{len(split):,} {name}" for name, split in setup.splits.items())
@@ -259,18 +250,19 @@ def _show_setup(
     if setup.pack:
         origin = f"{origin}, validated on {setup.pack}" if config.draw else str(setup.pack)
     start = f"resumes at step {checkpoint['step']:,}" if checkpoint else "new"
-    pause = f"{every:,} steps" if isinstance(every, int) else f"{every:,.0f} seconds"
+    pause = f"{counted(every, 'step')}" if isinstance(every, int) else f"{every:,.0f} seconds"
     step = memory.step + memory.picture * memory.pictures
     lines = {
         "run": f"{setup.run}, {start}",
         "pictures"
         if config.draw
-        else "pack": f"{origin}: {samples} samples of {config.size} px, {len(setup.charset):,} characters",
+        else "pack": f"{origin}: {samples} samples of {config.size} px, {counted(len(setup.charset), 'character')}",
         "device": f"{execution.device}, {execution.readers} reading, cache {execution.cache}, saving every {pause}",
-        "steps": f"{setup.total:,}: {config.epochs:,} epochs of {setup.per_epoch:,}, of {config.batch_size:,} pictures",
+        "steps": f"{setup.total:,}: {counted(config.epochs, 'epoch')} of {setup.per_epoch:,}, of "
+        f"{counted(config.batch_size, 'picture')}",
         "parameters": f"{parameters:,}",
         "memory": f"about {_mb(memory.total)}: weights {_mb(memory.weights)}, gradients, optimizer and average "
-        f"{_mb(memory.upkeep)}, {memory.pictures:,} pictures at a time {_mb(step)}",
+        f"{_mb(memory.upkeep)}, {counted(memory.pictures, 'picture')} at a time {_mb(step)}",
     }
     for name, line in lines.items():
         click.echo(f"{name:11} {line}")

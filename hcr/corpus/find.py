@@ -225,7 +225,8 @@ def _with_characters(finds: _Finds, allowed: Charset | None, numbering: Charset)
             label = int(char)
             if label >= len(numbering):
                 raise DataError(
-                    f"{where}: class number {label}, but the numbers count through the {len(numbering)} characters of "
+                    f"{where}: class number {label}, but the numbers count through the "
+                    f"{counted(len(numbering), 'character')} of "
                     f"{source}, 0 to {len(numbering) - 1}; name the charset that they number with --charset"
                 )
             char = numbering[label]

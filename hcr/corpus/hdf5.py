@@ -26,6 +26,7 @@ from hcr.corpus.names import SPLIT_WORDS
 from hcr.corpus.sample import Damage, Digest, Partition, Sample
 from hcr.errors import DataError, HcrError
 from hcr.preprocess.fit import to_paper
+from hcr.text import counted
 
 _PARTITION = 4096
 _RUN_BYTES = 1 << 22
@@ -82,7 +83,9 @@ class Hdf5Partition(Partition):
             pixels, rows = pictures.read(start, stop), labels[start:stop]
             values = values_of(rows).tolist()
             if not len(pixels) == len(values) == stop - start:
-                raise DataError(f"gone since the file was recognised, which now has {pictures.count} pictures")
+                raise DataError(
+                    f"gone since the file was recognised, which now has {counted(pictures.count, 'picture')}"
+                )
         except (DataError, *_ERRORS) as error:
             if stop - start == 1:
                 yield self._damage(start, stop, _reason(error))
@@ -150,7 +153,8 @@ def _find(file: Any, path: Path, name: str, numbering: Charset) -> tuple[list[Hd
     for key, found in labels.items():
         if len(found.values) != pictures[key].count:
             raise DataError(
-                f"{path}/{key}: {pictures[key].count} pictures, but {len(found.values)} labels in {found.name}; "
+                f"{path}/{key}: {counted(pictures[key].count, 'picture')}, but "
+                f"{counted(len(found.values), 'label')} in {found.name}; "
                 "each picture needs one"
             )
     total = sum(array.count for array in pictures.values())
@@ -246,7 +250,7 @@ def _sentence(file: Any, pictures: dict[str, _Pictures], how: str, paper: int | 
     sides = " and ".join(sorted({f"{array.sides[1]} × {array.sides[0]}" for array in pictures.values()}))
     listed = ", ".join(f"{split} {count:,}" for split, count in sorted(counts.items()))
     kind = {255: "on white", 0: "on black", None: "on paper of several kinds"}[paper]
-    text = f"{counts.total():,} pictures of {sides} pixels {kind} in HDF5, {how} ({listed})"
+    text = f"{counted(counts.total(), 'picture')} of {sides} pixels {kind} in HDF5, {how} ({listed})"
     others = sorted(key for key in file if key not in pictures and key != "characters")
     return text + (f"; ignored: {', '.join(others)}" if others else "")
 

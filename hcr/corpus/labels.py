@@ -15,6 +15,7 @@ import numpy as np
 from hcr.charset import Charset
 from hcr.corpus.gnt import char_of_tag
 from hcr.errors import DataError
+from hcr.text import counted
 
 _TAGS, _NUMBERS = ("tagcode", "t"), "y"
 # GBK codes of Chinese characters start here; no list of characters is so long.
@@ -83,7 +84,7 @@ def characters_of(file: Any, path: str, labels: Mapping[str, Labels], numbering:
     if not numbered:
         return "", "labelled by GBK codes"
     if characters := _own_list(file, path):
-        how = f"labelled by numbers into the file's own list of {len(characters)} characters"
+        how = f"labelled by numbers into the file's own list of {counted(len(characters), 'character')}"
     elif characters := _taught(file, path, labels):
         how = "labelled by numbers whose GBK codes stand beside them in another group"
     else:
@@ -93,7 +94,8 @@ def characters_of(file: Any, path: str, labels: Mapping[str, Labels], numbering:
         if wrong.size:
             raise DataError(
                 f"{path}/{group}/{found.name}: label {found.values[wrong[0]]} of sample {wrong[0]}, but the numbers "
-                f"count through {len(characters)} characters, 0 to {len(characters) - 1}; name the charset that they "
+                f"count through {counted(len(characters), 'character')}, 0 to {len(characters) - 1}; name the "
+                "charset that they "
                 "number with --charset"
             )
     return characters, how

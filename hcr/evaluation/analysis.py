@@ -43,6 +43,13 @@ class Evaluation:
     reading included; nan where nobody knows. seen: why the figures are no test, as "validated on this split"; "" where
     they are one. only_shared: model and pack have other characters, and only those that both have are counted.
     left_out: samples of the split that are not counted, because the model does not know their characters.
+
+    `top1` and `top5` are shares from 0 to 1; `summary` has intervals and the figures of each class.
+
+    Example:
+        evaluation = hcr.evaluate(hcr.load(), hcr.open_pack("data/packed/hwdb1.1-64"))
+        low, high = evaluation.summary.top1_interval
+        print(f"{evaluation.top1:.2%} ({low:.2%} to {high:.2%}), {evaluation.ms_per_picture:.1f} ms a picture")
     """
 
     predictions: Predictions

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,13 @@ from hcr.evaluation.metrics import TOP, Predictions, summarise
 from hcr.evaluation.predictions import read_predictions, write_predictions
 from hcr.feed.loader import Loader
 from hcr.feed.sampler import SequentialBatches
-from hcr.files import read_json, short_digest
+from hcr.files import short_digest
 from hcr.models import Recognizer, load_recognizer, read_model
+from hcr.models.released import weights_digest
 from hcr.pack.store import PackReader, open_reader
+from hcr.records import read_run_record
 from hcr.stop import Progress, StopFlag, silent
+from hcr.text import counted
 
 # The folder of unfinished work inside an evaluation's folder; it has a file for each condition.
 PARTIAL = "partial"
@@ -101,27 +104,27 @@ def predict_all(
     return _joined(parts)
 
 
-def leakage(digests: dict[str, str], record: Path, reader: PackReader) -> str:
+def leakage(digests: dict[str, str], run: Path, reader: PackReader) -> str:
     """Say how a model saw a split before, as "validated on this split"; "" where it did not.
 
     The source files behind the splits are compared, too. A pack of the same files with another size or another draw of
     validation writers has another digest, so digests alone would let most of what was learnt by heart pass as a test.
 
-    digests: of the splits that the model learnt from, as in its checkpoint. record: its run.json, which lists their
+    digests: of the splits that the model learnt from, as in its checkpoint. run: its folder, whose run.json lists their
     source files; where that is missing only the digests are compared.
     """
     for split, digest in digests.items():
         if digest == reader.digest:
             return f"{_DONE_WITH[split]} on this split"
-    run: dict[str, Any] = read_json(record)["pack"] if record.is_file() else {}
+    record = read_run_record(run)
     sources = reader.meta["sources"]
-    for split, known in run.get("sources", {}).items():
+    for split, known in (record["pack"].get("sources", {}) if record else {}).items():
         shared = [source for source in sources if source["sha256"] in set(known)]
         if shared:
             samples = sum(source["samples"] for source in shared)
             return (
                 f"{_DONE_WITH[split]} on {len(shared)} of the {len(sources)} source files of this split "
-                f"({samples} of {len(reader)} samples)"
+                f"({samples} of {counted(len(reader), 'sample')})"
             )
     return ""
 
@@ -154,8 +157,9 @@ class PartialPredictions:
             self.save()
         if self.stop.name:
             raise Stopped(
-                f"stopped by {self.stop.name} after {self._count():,} of {self.total:,} pictures; they are saved in "
-                f"{self.path}: run the same command again to go on"
+                f"stopped by {self.stop.name} after {self._count():,} of {counted(self.total, 'picture')}; they "
+                "are saved in "
+                f"{self.path}: run the same command again to resume"
             )
 
     def save(self) -> None:
@@ -275,34 +279,40 @@ def make_evaluator(
     allow_seen: bool = False,
     only_shared: bool = False,
     folder: Path | None = None,
+    model: Recognizer | None = None,
 ) -> Evaluator:
     """Bring weights and one split of `pack` together, or refuse what does not fit.
 
     checkpoint: a checkpoint, whose averaged weights count, or released weights. allow_seen: evaluate on data that the
     model learnt from all the same; the result is then marked. only_shared: where the charsets differ, leave out samples
     of characters that the model does not know, and let it answer only those that the pack has too. folder: where
-    unfinished work is kept, and resumed from; None: nowhere.
+    unfinished work is kept, and resumed from; None: nowhere. model: what was loaded from `checkpoint`, on `device`, and
+    may have been changed since: the digest is then that of its own weights. None: load it.
 
     Raises: UsageError for a split that the pack lacks; DataError where weights or pack are damaged, where their
     charset or size differ, and for data that was seen.
     """
     reader = open_split(pack, split)
-    seen = leakage(read_model(checkpoint).get("pack", {}), checkpoint.parent.parent / "run.json", reader)
+    content = read_model(checkpoint)
+    seen = leakage(content.get("pack", {}), checkpoint.parent.parent, reader)
     if seen and not allow_seen:
         raise DataError(
             f"{checkpoint}: {seen}, {reader.path}, so its figures would be no test; score another split, or give "
             "--allow-seen, which marks every file"
         )
-    model = load_recognizer(checkpoint, device)
+    with checkpoint.open("rb") as file:
+        digest = short_digest(hashlib.file_digest(file, "sha256"))
+    if model is None:
+        model = load_recognizer(checkpoint, device)
+    elif not _equal_weights(model.state_dict(), content["ema"]):
+        digest = weights_digest(model.state_dict())
     if reader.size != model.size:
         raise DataError(
             f"{reader.path}: pictures of {reader.size} px, expected {model.size} as {checkpoint} was trained on"
         )
     shared = shared_charset(reader, model.charset, str(checkpoint), only_shared=only_shared)
-    with checkpoint.open("rb") as file:
-        digest = short_digest(hashlib.file_digest(file, "sha256"))
     return Evaluator(
-        model=model if shared == model.charset else RestrictedClasses(model, shared).eval(),
+        model=(model if shared == model.charset else RestrictedClasses(model, shared)).eval(),
         reader=reader,
         index=samples_of(reader, shared),
         checkpoint=checkpoint,
@@ -322,6 +332,11 @@ def evaluate_checkpoint(
 ) -> Evaluation:
     """Evaluate weights on one split of `pack`: `make_evaluator` with its options, then `Evaluator.evaluation`."""
     return make_evaluator(checkpoint, pack, split, **options).evaluation(progress)
+
+
+def _equal_weights(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Tell whether two state dicts have the same keys and values, wherever they lie."""
+    return one.keys() == other.keys() and all(torch.equal(one[key].cpu(), other[key].cpu()) for key in one)
 
 
 def _joined(parts: list[Predictions]) -> Predictions:

@@ -20,6 +20,7 @@ from hcr.evaluation.analysis import Evaluation, open_split, samples_of, shared_c
 from hcr.evaluation.metrics import TOP, Predictions, summarise
 from hcr.evaluation.predictions import read_arrays
 from hcr.pack.store import PackReader
+from hcr.text import counted
 
 
 class Answers(NamedTuple):
@@ -86,7 +87,9 @@ def _rows(file: Path, stated: np.ndarray, index: np.ndarray, total: int) -> np.n
     missing = index[times[index] == 0]
     if len(missing):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise DataError(f"{file}: lacks index {missing[0]}{more}; name each of the {len(index)} samples once")
+        raise DataError(
+            f"{file}: lacks index {missing[0]}{more}; name each of the {counted(len(index), 'sample')} once"
+        )
     row = np.zeros(total, np.int64)
     row[stated] = np.arange(len(stated))
     rows: np.ndarray = row[index]
@@ -169,7 +172,9 @@ def _parse(file: Path, lines: Iterator[list[str]], charset: Charset, only_shared
             return charset.label(char)
         if only_shared and name != "target":
             return -1
-        raise DataError(f"{file}: line {number}: {name} {char!r} is not one of the pack's {len(charset)} characters")
+        raise DataError(
+            f"{file}: line {number}: {name} {char!r} is not one of the pack's {counted(len(charset), 'character')}"
+        )
 
     for number, row in enumerate(lines, 2):
         try:

@@ -7,12 +7,11 @@ spreadsheets show the characters as garbage. Where the data was not new to the m
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Iterable, Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from hcr.evaluation.metrics import Confusion, Summary
 from hcr.evaluation.page.html import write_html
 from hcr.evaluation.predictions import write_predictions
 from hcr.files import atomic_write, write_json
+from hcr.records import read_metrics
 from hcr.svg import Box, Chart, drawing, text
 
 # per_class.csv lists this many of a class's wrong answers.
@@ -138,7 +138,9 @@ def write_report(
         _write_robustness(folder, conditions, seen)
     facts = {"characters": charset.characters, "pack_digest": evaluation.pack_digest, "seen": seen}
     write_predictions(folder / "predictions.npz", evaluation.predictions, facts)
-    write_html(folder / "report.html", evaluation, analysis, _read_lines(curves), comparison, conditions)
+    write_html(
+        folder / "report.html", evaluation, analysis, read_metrics(curves) if curves else [], comparison, conditions
+    )
     # Last: a summary stands for all the files beside it.
     write_json(folder / "summary.json", summary_record(evaluation, analysis, comparison))
     return analysis
@@ -324,13 +326,6 @@ def _write_comparison(path: Path, comparison: Comparison, charset: Charset, seen
         ),
         seen,
     )
-
-
-def _read_lines(path: Path | None) -> list[dict[str, Any]]:
-    """Return the objects of a file of JSON lines, [] where there is none."""
-    if path is None or not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 def _defined(figure: float) -> float | None:

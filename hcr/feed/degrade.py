@@ -154,7 +154,7 @@ def _harden(ink: Tensor, chances: Chances) -> Tensor:
     return ((ink / darkest - threshold) * steepness + 0.5).clamp(0, 1)
 
 
-def _coarse(ink: Tensor, chances: Chances) -> Tensor:
+def _coarse(ink: Tensor, _chances: Chances) -> Tensor:
     """Return what a few pixels can hold, blown up: four groups, each with its own number of pixels."""
     size = ink.shape[-1]
     groups = []

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from hcr.errors import HcrError, UsageError
+from hcr.feed import CACHES
 from hcr.feed.mmap import pictures_of
 from hcr.feed.sampler import Batch, SequentialBatches, TrainingBatches
 from hcr.feed.stream import Stream
 from hcr.pack.store import PackReader, open_reader
 
-CACHES = ("none", "ram", "device")
 # Pictures that are read at once into a cache.
 _ROWS = 4096
 

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hcr.errors import DataError
+from hcr.errors import DataError, UsageError
 from hcr.layout import find_weights
 from hcr.models import Recognizer, load_recognizer
+from hcr.models.device import choose_device
 from hcr.preprocess.fit import candidate_squares, open_picture
 
 BATCH = 64
@@ -48,7 +49,12 @@ class Predictor:
 
     @property
     def characters(self) -> str:
-        """All characters that the model can name, in label order."""
+        """All characters that the model can name, in label order.
+
+        Example:
+            model = hcr.load()
+            print("永" in model.characters, len(model.characters))  # True 3755
+        """
         return self.recognizer.charset.characters
 
     def read(self, picture: Picture, top: int = 5) -> Top:
@@ -57,7 +63,7 @@ class Predictor:
         picture: a path, the bytes of a picture file, a PIL picture, or uint8[H, W], [H, W, 3] (RGB) or [H, W, 4]
         (RGBA). One character, dark on light or light on dark, any size. top: how many answers; at most one a character.
 
-        Raises: DataError for what cannot be read as a picture.
+        Raises: DataError for what cannot be read as a picture; UsageError for a `top` that is no integer of 1 or more.
 
         Example:
             model = hcr.load()
@@ -70,9 +76,9 @@ class Predictor:
         return answer
 
     def read_many(self, pictures: Iterable[Picture], top: int = 5) -> Iterator[Top | DataError]:
-        """Yield the answer to each picture, in order; pictures are taken from the iterable a batch of 64 ahead.
+        """Return the answers to pictures one after the other; pictures are taken from the iterable a batch of 64 ahead.
 
-        pictures, top: as in `read`. A picture that cannot be read yields its DataError instead of an answer.
+        pictures, top: as in `read`. A picture that cannot be read gives its DataError instead of an answer.
 
         Example:
             model = hcr.load()
@@ -80,6 +86,9 @@ class Predictor:
             for path, answer in zip(paths, model.read_many(paths)):
                 print(path, answer if isinstance(answer, hcr.DataError) else answer[0])
         """
+        return self._read_batches(pictures, _checked(top))
+
+    def _read_batches(self, pictures: Iterable[Picture], top: int) -> Iterator[Top | DataError]:
         waiting: list[list[np.ndarray] | DataError] = []
         for number, picture in enumerate(pictures, 1):
             waiting.append(_prepared(picture, self.size, number))
@@ -111,8 +120,13 @@ class Predictor:
         """Return the answers to prepared pictures uint8[size, size] (255 = paper), in order.
 
         A pack's pictures are prepared like this; for any other picture call `read`.
+
+        Example:
+            model = hcr.load()
+            pack = hcr.open_pack("data/packed/hwdb1.1-64")
+            print(model.predict([pack[0][0], pack[1][0]], top=1))  # [[("一", 0.99)], [("丁", 0.98)]]
         """
-        top = min(top, len(self.characters))
+        top = min(_checked(top), len(self.characters))
         answers: list[Top] = []
         for start in range(0, len(squares), BATCH):
             images = torch.from_numpy(np.stack(squares[start : start + BATCH])[:, None]).to(self.device)
@@ -123,20 +137,22 @@ class Predictor:
         return answers
 
 
-def load(weights: str | Path = "level1", *, device: str = "cpu") -> Predictor:
+def load(weights: str | Path = "level1", *, device: str = "auto") -> Predictor:
     """Load a model that reads pictures.
 
     weights: "level1" (released, 3,755 characters) or "gb2312" (released, 6,763 characters), the name of a run in
-    artifacts/, or a file of weights (.pt, .safetensors). device: "cpu" or "cuda".
+    artifacts/, or a file of weights (.pt, .safetensors). device: "cpu" or "cuda"; "auto"
+    is the GPU if there is one.
 
-    Raises: DataError for a missing, damaged or foreign file, and for a run without a checkpoint.
+    Raises: DataError for a missing, damaged or foreign file, and for a run without a checkpoint; UsageError for "cuda"
+    without a GPU.
 
     Example:
         model = hcr.load("gb2312")
         print(len(model.characters))
     """
     path = find_weights(weights)
-    return Predictor(load_recognizer(path, device), path)
+    return Predictor(load_recognizer(path, choose_device(device)), path)
 
 
 def find_pictures(paths: Iterable[Path]) -> Iterator[Path]:
@@ -172,6 +188,12 @@ def shown_path(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def _checked(top: int) -> int:
+    if not isinstance(top, int | np.integer) or top < 1:
+        raise UsageError(f"top {top!r}: expected a number of answers, an integer of 1 or more")
+    return int(top)
+
+
 def _prepared(picture: Picture, size: int, number: int) -> list[np.ndarray] | DataError:
     """Return the squares uint8[size, size] that a picture can be read as, or why there is none.
 
@@ -192,7 +214,7 @@ def _opened(picture: Picture, name: str) -> Image.Image:
     if isinstance(picture, bytes):
         return open_picture(io.BytesIO(picture), name)
     if isinstance(picture, Image.Image):
-        return picture
+        return open_picture(picture, name)
     channels = picture.shape[2:] if isinstance(picture, np.ndarray) else None
     if channels not in ((), (3,), (4,)) or picture.ndim < 2 or picture.dtype != np.uint8 or not picture.size:
         found = f"{picture.dtype}{list(picture.shape)}" if isinstance(picture, np.ndarray) else type(picture).__name__

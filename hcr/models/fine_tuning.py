@@ -16,6 +16,7 @@ from hcr.errors import DataError, UsageError
 from hcr.models.backbones import build_backbone
 from hcr.models.recognizer import Recognizer
 from hcr.models.weights import load_weights, read_model, require_preprocessing
+from hcr.text import counted
 
 
 class Transfer(NamedTuple):
@@ -45,7 +46,7 @@ def transfer(model: Recognizer, path: Path) -> Transfer:
     old_rows = labels[new_rows]
     if not len(new_rows):
         raise DataError(
-            f"{path}: none of its {len(theirs)} characters is among the model's {len(model.charset)}; "
+            f"{path}: none of its {counted(len(theirs), 'character')} is among the model's {len(model.charset)}; "
             "use weights that know some of them"
         )
     state, own = dict(content["ema"]), model.state_dict()

@@ -17,14 +17,14 @@ BLOCK = 64
 class PackConfig:
     """What decides the content of a pack, beside its sources.
 
-    Raises: UsageError for a value out of its range.
+    Raises: UsageError for a value of another type or out of its range.
     """
 
     size: int = setting(64, "Pixels a side.", MIN_SIZE, MAX_SIZE)
     characters: Charset | None = setting(None, "Characters to keep.", usual="all that occur")  # noqa: RUF009 (immutable)
     fixed: bool = setting(False, "Number all of `characters`, also those that do not occur.")
-    val: float = setting(0.1, "Share of training writers that validate.", 0.0, 0.99)
-    seed: int = setting(0, "Which writers validate.", 0)
+    val: float = setting(0.1, "Share of training writers that validate.", 0.0, 0.99999)
+    seed: int = setting(0, "Random seed of the validation split.", 0)
     skip_damaged: bool = setting(False, "Leave damaged records out, counted, instead of stopping.")
 
     def __post_init__(self) -> None:

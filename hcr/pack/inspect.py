@@ -13,6 +13,7 @@ from hcr.layout import find_pack, splits_of
 from hcr.pack.store import PackMeta, PackReader, open_reader
 from hcr.pack.writer import digest_of
 from hcr.stop import Progress, silent
+from hcr.text import counted
 
 
 class SplitInfo(TypedDict):
@@ -96,7 +97,7 @@ def _problems(reader: PackReader, progress: Progress) -> list[str]:
         progress(1, reader.block_count)
     recorded = sum(source["samples"] for source in reader.meta["sources"])
     if recorded != len(reader):
-        problems.append(f"{reader.path}: key meta: sources count {recorded} samples, expected {len(reader)}")
+        problems.append(f"{reader.path}: key meta: sources count {counted(recorded, 'sample')}, expected {len(reader)}")
     found = digest_of(checksums, reader.labels, reader.writers, reader.meta["characters"])
     if not problems and found != reader.digest:
         # Labels and writers have no checksum of their own.
@@ -114,6 +115,8 @@ def contact_sheet(
     available = splits_of(find_pack(pack))
     if split not in available:
         raise UsageError(f"{pack}: no split {split!r}; it has {', '.join(available)}")
+    if char is not None and len(char) != 1:
+        raise UsageError(f"--char {char!r}: expected one character")
     reader = open_reader(pack / f"{split}.lmdb")
     chosen = np.ones(len(reader), bool)
     if char is not None:

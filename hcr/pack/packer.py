@@ -22,11 +22,12 @@ from hcr.files import free_bytes, locked, short_digest
 from hcr.layout import splits_of
 from hcr.pack.chunks import ReadJob
 from hcr.pack.config import MIN_SIZE, PackConfig
-from hcr.pack.resume import UnfinishedPack, ValidationCut, work_folder
+from hcr.pack.resume import UnfinishedPack, ValidationCut, difference, work_folder
 from hcr.pack.sources import SourceCheck
 from hcr.pack.store import PackSettings, WriteError, open_reader
 from hcr.pack.workers import read, usual_workers
 from hcr.stop import Progress, StopFlag, silent
+from hcr.text import counted
 
 _COMMIT_SECONDS, _COMMIT_BYTES = 1.0, 32 << 20
 
@@ -87,13 +88,13 @@ def pack_sizes(
         for out, config in packs.items():
             settings = _compared_settings(corpus, config)
             if not splits_of(out) and out.exists() and (not out.is_dir() or any(out.iterdir())):
-                raise UsageError(f"{out}: exists and is no pack; name another --out")
+                raise UsageError(f"{out}: exists and is not a pack; name another --out")
             lock = out.with_name(f".{out.name}.lock")
             if not splits_of(out) or lock.exists():
                 out.parent.mkdir(parents=True, exist_ok=True)
                 held.enter_context(locked(lock, f"packing into {out}"))
             if splits_of(out):
-                done[out] = _finished(out, settings)
+                done[out] = _finished(out, settings, check.characters)
                 _require_unchanged(out, check)
                 if lock.exists():
                     # The run that made it was killed while it tidied up.
@@ -176,7 +177,7 @@ class _Job:
     def _finish(self) -> list[PackSummary]:
         state = self._state
         if not state.count and not any(pack.complete for pack in self._packs):
-            reasons = ", ".join(f"{count} {reason}" for reason, count in state.left_out.items())
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in state.left_out.items())
             raise DataError(
                 f"{self._corpus.name}: no sample left to pack ({reasons or 'the source is empty'}); "
                 "choose another --charset"
@@ -189,7 +190,7 @@ class _Job:
             pack.finish(state, self._cut.rule)
             # It is finished, so the message of an error in the next must not count it.
             self._packs.pop(0)
-            summary = _finished(pack.out, pack.settings)
+            summary = _finished(pack.out, pack.settings, self._config.characters)
             summary.already_packed, summary.unusable, summary.resumed = False, pack.unusable, pack.resumed
             summary.damaged, summary.seconds = state.damaged, time.monotonic() - self._began
             summaries.append(summary)
@@ -197,8 +198,8 @@ class _Job:
 
     def _kept(self) -> str:
         """Return what a next run would find, as the end of an error's line."""
-        kept = [f"{pack.committed:,} samples are kept in {pack.work}" for pack in self._packs if pack.committed]
-        return f"; {', '.join(kept)}; run the same command again to go on" if kept else ""
+        kept = [f"{counted(pack.committed, 'sample')} kept in {pack.work}" for pack in self._packs if pack.committed]
+        return f"; {', '.join(kept)}; run the same command again to resume" if kept else ""
 
     def _disk_full(self, error: WriteError) -> str:
         needed = sum(pack.still_needed(self._read / max(1, self._total)) for pack in self._packs)
@@ -225,18 +226,19 @@ def _compared_settings(corpus: Corpus, config: PackConfig) -> PackSettings:
     }
 
 
-def _finished(out: Path, settings: PackSettings) -> PackSummary:
-    """Return what a finished pack holds. Raises: UsageError where it is of other sources or settings."""
+def _finished(out: Path, settings: PackSettings, characters: Charset | None) -> PackSummary:
+    """Return what a finished pack holds. Raises: UsageError where it is of other sources or settings.
+
+    characters: those that are requested, None for all.
+    """
     counts: dict[str, int] = {}
     for name in splits_of(out):
         reader = open_reader(out / f"{name}.lmdb")
         counts[name], meta, charset = len(reader), reader.meta, reader.charset
         for key, requested in settings.items():
             if (found := meta["settings"].get(key)) != requested:
-                raise UsageError(
-                    f"{out}: holds another pack ({key} is {found}, asked for {requested}); "
-                    "name another --out, or remove the folder"
-                )
+                differs = difference(key, found, requested, characters, len(charset))
+                raise UsageError(f"{out}: holds another pack ({differs}); name another --out, or remove the folder")
     size = sum((out / f"{name}.lmdb").stat().st_size for name in counts)
     return PackSummary(out, counts, charset, meta["left_out"], size, already_packed=True)
 

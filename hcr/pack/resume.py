@@ -25,7 +25,7 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from hcr.charset import Charset
+from hcr.charset import KNOWN, Charset
 from hcr.corpus.sample import Corpus, Partition
 from hcr.errors import DataError
 from hcr.files import sync_folder
@@ -35,6 +35,7 @@ from hcr.pack.sources import SourceCheck
 from hcr.pack.store import PackContent, PackSettings, Source
 from hcr.pack.writer import PackWriter
 from hcr.preprocess.fit import PREPROCESSING
+from hcr.text import counted
 
 SPLITS = ("train", "val", "test")
 _MAX_LABELS = 1 << 16
@@ -245,7 +246,8 @@ class ValidationCut:
             self.rule = f"by writer: {count} of {len(writers)} training writers, seed {seed}"
         else:
             self._every = max(2, round(1 / val))
-            self.rule = f"stratified, no writers known: 1 of {self._every} samples a character, seed {seed}"
+            reason = "too few writers to hold one out" if named else "no writers known"
+            self.rule = f"stratified, {reason}: 1 of {self._every} samples a character, seed {seed}"
 
     def split(self, partition: Partition, char: str, writer: str) -> str:
         """Return the split of the next sample of `partition`: "train", "val" or "test"."""
@@ -264,6 +266,41 @@ def work_folder(out: Path) -> Path:
     return out.with_name(f".{out.name}.tmp")
 
 
+_DIFFERENCES = {
+    "corpus": "packed from {found}, now {requested} requested",
+    "size": "packed with --size {found}, now --size {requested}",
+    "val": "packed with --val {found}, now --val {requested}",
+    "seed": "packed with --seed {found}, now --seed {requested}",
+    "units": "packed from a source of {found} parts, which now has {requested}",
+    "names_and_sizes": "packed from files of other names or sizes",
+    "preprocessing": "pictures prepared by {found}, now by {requested}",
+    "block": "packed in blocks of {found} pictures, now {requested}",
+}
+_SWITCHES = {
+    "fixed": ("the characters that occur", "all characters of a --charset FILE"),
+    "skip_damaged": ("no --skip-damaged", "--skip-damaged"),
+}
+
+
+def difference(key: str, found: object, requested: object, characters: Charset | None, packed: int | None) -> str:
+    """Return how a pack's setting `key` differs from the requested one, in the terms of the command line.
+
+    characters: those that are requested, None for all.
+    packed: how many characters the pack has, None where it may still get more.
+    """
+    if key == "characters":
+        # A pack of a known charset may lack some of its characters.
+        counts = {charset.digest: len(charset) for charset in (named() for named in KNOWN.values())}
+        count = counts.get(str(found), packed)
+        before = "all characters" if found == "all" else "others" if count is None else counted(count, "character")
+        now = "all" if characters is None else f"{len(characters):,}{' others' if len(characters) == count else ''}"
+        return f"packed with {before}, now {now} requested by --charset"
+    if key in _SWITCHES:
+        off, on = _SWITCHES[key]
+        return f"packed with {on if found else off}, now {on if requested else off} requested"
+    return _DIFFERENCES[key].format(found=found, requested=requested)
+
+
 class UnfinishedPack:
     """The unfinished pack in `.NAME.tmp` for the pack `out`, or a new one. The caller holds the lock on it.
 
@@ -276,7 +313,7 @@ class UnfinishedPack:
     """
 
     def __init__(self, out: Path, size: int, settings: PackSettings, check: SourceCheck) -> None:
-        self.out, self.size, self.settings = out, size, settings
+        self.out, self.size, self.settings, self._characters = out, size, settings, check.characters
         self.work = work_folder(out)
         is_new = not self.work.exists()
         self.unusable, self.committed, self.complete = "", 0, False
@@ -358,7 +395,7 @@ class UnfinishedPack:
             if key not in settings:
                 raise DataError(f"{self.work}: an older version of hcr made it, without recording its {key}")
             if settings[key] != requested:
-                raise DataError(f"{self.work}: made with {key} {settings[key]}, now {key} {requested}")
+                raise DataError(f"{self.work}: {difference(key, settings[key], requested, self._characters, None)}")
 
     @property
     def uncommitted(self) -> int:

@@ -34,7 +34,7 @@ class SourceCheck:
     """
 
     def __init__(self, corpus: Corpus, characters: Charset | None, stop: StopFlag) -> None:
-        self._corpus, self._characters, self._stop = corpus, characters, stop
+        self._corpus, self.characters, self._stop = corpus, characters, stop
         self.began = time.time()
 
     def changed(
@@ -71,7 +71,7 @@ class SourceCheck:
         return ""
 
     def _is_kept(self, found: object) -> bool:
-        return isinstance(found, Sample) and (self._characters is None or found.char in self._characters)
+        return isinstance(found, Sample) and (self.characters is None or found.char in self.characters)
 
 
 def _digest(partition: Partition, items: int | None = None) -> str:

@@ -26,7 +26,9 @@ import numpy as np
 
 from hcr.charset import Charset
 from hcr.errors import DataError, HcrError
+from hcr.layout import no_pack, splits_of
 from hcr.preprocess.fit import PREPROCESSING, is_compatible
+from hcr.text import counted
 
 FORMAT = "hcr-pack"
 VERSION = 1
@@ -275,7 +277,8 @@ class PackReader:
             expected = min(self.block_size, len(self) - number * self.block_size)
             if len(lines[number]) != expected:
                 raise DataError(
-                    f"{self.path}: key {origin_key(number).decode()}: {len(lines[number])} lines, expected {expected}"
+                    f"{self.path}: key {origin_key(number).decode()}: {counted(len(lines[number]), 'line')}, "
+                    f"expected {expected}"
                 )
         return [lines[index // self.block_size][index % self.block_size] for index in indices]
 
@@ -307,7 +310,8 @@ def open_reader(path: Path) -> PackReader:
         _owner = os.getpid()
         close_packs()
     if not path.is_file():
-        raise DataError(f"{path}: no such pack; make it with `hcr-data pack SOURCE --out {path.parent}`")
+        splits = splits_of(path.parent)
+        raise DataError(f"{path}: no such split; there is {', '.join(splits)}") if splits else no_pack(path.parent)
     key, status = path.resolve(), path.stat()
     stamp = status.st_ino, status.st_size, status.st_mtime_ns
     if key in _open and _open[key][0] != stamp:

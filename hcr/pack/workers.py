@@ -14,7 +14,6 @@ from collections.abc import Generator, Iterator
 from dataclasses import replace
 from mmap import mmap
 from multiprocessing.connection import Connection
-from typing import NamedTuple
 
 from hcr.errors import DataError, HcrError
 from hcr.pack.chunks import Chunk, ReadJob, Squares, chunks_of, cut, fit
@@ -87,13 +86,12 @@ class _Reader:
         """Take the chunks of partition `number`, which is the next that this process has not given yet."""
         name, last = self._job.partitions[number].name, False
         while not last:
-            message = self._worker.receive(at=name)
-            if isinstance(message, _Failure):
-                text = message.text if message.foreseen else f"{name}: reading failed: {message.text}"
-                error = (DataError if message.foreseen else HcrError)(text)
-                error.add_note(message.trace)
-                raise error
-            slot, chunk = message
+            done, answer = self._worker.receive(at=name)
+            if not done:
+                if isinstance(answer, DataError):
+                    raise answer
+                raise HcrError(f"{name}: reading failed: {type(answer).__name__}: {answer}") from answer
+            slot, chunk = answer
             yield chunk, {size: self._slots[slot][size][: len(chunk.chars)] for size in chunk.sizes}
             self._worker.send(slot, at=name)
             last = chunk.last
@@ -104,14 +102,11 @@ class _Reader:
         self._worker.close()
 
 
-class _Failure(NamedTuple):
-    text: str
-    foreseen: bool
-    trace: str
-
-
 def serve(connection: Connection, memory: int) -> None:
-    """Be a reading process: take a `ReadJob`, send chunks as slots come free, and end with the packer."""
+    """Be a reading process: take a `ReadJob`, send chunks as slots come free, and end with the packer.
+
+    Messages are pairs, as a worker pool's: (True, (slot, chunk)), or (False, the exception).
+    """
     job: ReadJob = connection.recv()
     mapped = mmap(memory, _slots(job) * job.capacity * job.sample_bytes)
     slots = [cut(mapped, job, slot) for slot in range(_slots(job))]
@@ -122,12 +117,11 @@ def serve(connection: Connection, memory: int) -> None:
                 free.append(connection.recv())
             slot = free.pop()
             fit(chunk, pictures, slots[slot])
-            connection.send((slot, chunk))
+            connection.send((True, (slot, chunk)))
     except (EOFError, ConnectionError):
         raise
     except Exception as error:
-        foreseen = isinstance(error, DataError)
-        text = str(error) if foreseen else f"{type(error).__name__}: {error}"
-        connection.send(_Failure(text, foreseen, traceback.format_exc()))
+        error.add_note(traceback.format_exc())
+        connection.send((False, error))
     while True:
         connection.recv()

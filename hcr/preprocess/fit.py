@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -56,17 +57,20 @@ def is_compatible(recorded: object) -> bool:
     return recorded in (PREPROCESSING, _VERSION_2)
 
 
-def open_picture(source: Path | BinaryIO, name: str) -> Image.Image:
-    """Open and decode a picture, turned upright as its EXIF orientation says.
+def open_picture(source: Path | BinaryIO | Image.Image, name: str) -> Image.Image:
+    """Return a picture, decoded and turned upright as its EXIF orientation says; an open one stays open.
 
-    Raises: DataError naming `name` for what is missing, no picture, cut short, or larger than Pillow's safe size.
+    Raises: DataError, with `name`, for what is missing, empty, no picture, cut short, or larger than Pillow's safe
+    size.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
+            with nullcontext(source) if isinstance(source, Image.Image) else Image.open(source) as image:
                 image.load()
+                if 0 in image.size:
+                    raise ValueError(f"{image.width} x {image.height} pixels")
                 return ImageOps.exif_transpose(image)
     except UnidentifiedImageError:
         raise DataError(f"{name}: not a picture in any known format") from None

@@ -7,9 +7,11 @@ On a GPU runs are as large as its memory allows, and nothing waits for the host.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -148,10 +150,32 @@ def _read(characters: str, fonts: Sequence[Path]) -> tuple[Forms, Copybook]:
     book = make_copybook(characters, forms)
     # A font that was replaced meanwhile would stand under the digest of the other one.
     if digests == [font_digest(path) for path in fonts]:
-        made = {f"forms.{field}": tensor for field, tensor in forms._asdict().items()}
-        made |= {f"copybook.{field}": tensor for field, tensor in book._asdict().items()}
-        cache.save(key, {name: tensor.numpy() for name, tensor in made.items()})
+        _keep(key, forms, book)
     return forms, book
+
+
+def _keep(key: str, forms: Forms, book: Copybook, folder: Path | None = None) -> None:
+    made = {f"forms.{field}": tensor for field, tensor in forms._asdict().items()}
+    made |= {f"copybook.{field}": tensor for field, tensor in book._asdict().items()}
+    cache.save(key, {name: tensor.numpy() for name, tensor in made.items()}, folder)
+
+
+@contextmanager
+def fonts_in_cache(characters: str, fonts: Sequence[Path]) -> Iterator[Path | None]:
+    """Read fonts once for worker processes; yield the cache in which these find them, None where it is the user's.
+
+    Where the user's cannot be written it is a temporary folder, which is then removed.
+    """
+    key = cache.key_of([font_digest(path) for path in fonts], characters)
+    forms, book = _read(characters, fonts)
+    if cache.load(key):
+        del forms, book  # hundreds of megabytes
+        yield None
+        return
+    with TemporaryDirectory(prefix="hcr-") as folder:
+        _keep(key, forms, book, Path(folder))
+        del forms, book
+        yield Path(folder)
 
 
 def draw_pages(

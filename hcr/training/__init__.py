@@ -6,8 +6,9 @@ Settings and observers come without torch; `train` is imported when it is first 
 from typing import TYPE_CHECKING
 
 from hcr.lazy import lazy_attributes
+from hcr.records import MetricsRow, TimingsRow
 from hcr.training.config import Execution, TrainConfig
-from hcr.training.observer import MetricsRow, Observer, StepReport, TimingsRow
+from hcr.training.observer import Observer, StepReport
 
 if TYPE_CHECKING:
     from hcr.training.trainer import TrainSummary, train

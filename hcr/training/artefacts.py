@@ -7,7 +7,6 @@ it after a crash; the price is a few kilobytes more than a line.
 from __future__ import annotations
 
 import csv
-import json
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,9 +25,10 @@ from torch import Tensor
 import hcr
 from hcr.charset import Charset
 from hcr.errors import UsageError
-from hcr.files import atomic_write, read_json, write_json
+from hcr.files import atomic_write, write_json
+from hcr.records import MetricsRow, RunRecord, StartRecord, read_metrics, read_run_record
 from hcr.svg import Box, best_epoch, drawing, learning_chart, text
-from hcr.training.observer import MetricsRow
+from hcr.text import counted
 from hcr.training.setup import RunSetup
 
 # Of the contact sheet: pictures a side, and the grey between them.
@@ -67,8 +67,7 @@ class RunArtefacts:
 
     def epoch(self) -> None:
         """Bring metrics.csv, curves.svg and TensorBoard up to metrics.jsonl, which has just got a line."""
-        lines = (self.run / "metrics.jsonl").read_text("utf-8").splitlines()
-        rows: list[MetricsRow] = [json.loads(line) for line in lines]
+        rows = read_metrics(self.run / "metrics.jsonl")
         columns = list(dict.fromkeys(key for row in rows for key in row))
         with atomic_write(self.run / "metrics.csv", "w") as file:
             table = csv.DictWriter(file, columns, restval="", lineterminator="\n")
@@ -128,49 +127,9 @@ class _Events:
         self._writer.flush()
 
 
-class PackRecord(TypedDict):
-    """What a run learns from and is validated on: the pack's path (None: all drawn), and digests by split."""
-
-    path: str | None
-    digests: dict[str, str]
-    sources: dict[str, list[str]]
-
-
-class CharsetRecord(TypedDict):
-    """The characters of a run, which its checkpoints hold."""
-
-    count: int
-    digest: str
-
-
-class StartRecord(TypedDict):
-    """One start of a run: at which step, by how many processes, with which weights, how, when and where."""
-
-    step: int
-    processes: int
-    init: str | None
-    device: str
-    workers: int
-    cache: str
-    when: str
-    machine: str
-
-
-class RunRecord(TypedDict):
-    """run.json: what a run was made from, so that its figures can be repeated and its pack found again."""
-
-    config: dict[str, Any]
-    pack: PackRecord
-    charset: CharsetRecord
-    versions: dict[str, str]
-    git: str | None
-    starts: list[StartRecord]
-
-
 def write_record(setup: RunSetup, step: int) -> None:
     """Write run.json with this start at `step`; a resumed run keeps the starts that it already lists."""
-    path, execution = setup.run / "run.json", setup.execution
-    starts: list[StartRecord] = read_json(path)["starts"] if step and path.is_file() else []
+    execution, earlier = setup.execution, read_run_record(setup.run) if step else None
     start: StartRecord = {
         "step": step,
         "processes": setup.processes.world,
@@ -195,9 +154,9 @@ def write_record(setup: RunSetup, step: int) -> None:
             **{name: version(name) for name in ("torch", "torchvision", "numpy", "lmdb", "pillow")},
         },
         "git": _commit(),
-        "starts": [*starts, start],
+        "starts": [*(earlier["starts"] if earlier else []), start],
     }
-    write_json(path, record)
+    write_json(setup.run / "run.json", record)
 
 
 def _commit() -> str | None:
@@ -213,7 +172,7 @@ def _commit() -> str | None:
 def _machine() -> str:
     """Return system, GPU or processor, and torch's number of threads."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
-    return f"{platform.system()} {name}, {torch.get_num_threads()} threads"
+    return f"{platform.system()} {name}, {counted(torch.get_num_threads(), 'thread')}"
 
 
 def _processor() -> str:

@@ -7,19 +7,26 @@ What a run learns by stands in its checkpoints, and a resumed run may not change
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
+from hcr.charset import KNOWN
 from hcr.config import check_settings, described, flag_of, setting
 from hcr.errors import UsageError
+from hcr.feed import CACHES
 from hcr.layout import NAMED_WEIGHTS
-from hcr.models import require_arch
+from hcr.models import BACKBONES, require_arch
+from hcr.models.backbones import TIMM
+from hcr.models.device import DEVICES, choose_device
 
 # Pictures a step where nobody chooses. On a CPU a step of 256 would take half a minute, and a stop waits for its end.
 CUDA_BATCH, CPU_BATCH = 256, 64
 # Of drawn handwriting, where nobody chooses.
 DRAWN_EPOCH, DRAWN_CHARSET, DRAWN_SIZE = 100_000, "level1", 64
+SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @described
@@ -27,11 +34,11 @@ DRAWN_EPOCH, DRAWN_CHARSET, DRAWN_SIZE = 100_000, "level1", 64
 class TrainConfig:
     """What a run learns, and by which rules. Where a setting is None the device or the pack decides.
 
-    Raises: UsageError for an unknown network or a value out of its range.
+    Raises: UsageError for an unknown network, and for a value of another type or out of its range.
 
     Example:
         config = hcr.TrainConfig(arch="compact", epochs=3)
-        print(config.lr, config.size)            # 0.002 None: the default, and the pack's
+        print(config.lr, config.size)  # 0.002 None: the default, and the pack's
     """
 
     draw: int = setting(
@@ -41,8 +48,9 @@ class TrainConfig:
         0, 1 << 31, usual="train on a pack", metavar="[PICTURES]", alone=DRAWN_EPOCH,
     )  # fmt: skip
     charset: str = setting(
-        "", "Characters to draw: level1, gb2312, or a FILE of characters.", usual=f"{DRAWN_CHARSET}, a pack has its own"
-    )
+        "", f"Characters to draw: {', '.join(KNOWN)}, or a FILE of characters.",
+        usual=f"{DRAWN_CHARSET}, a pack has its own",
+    )  # fmt: skip
     font: tuple[str, ...] = setting(
         (),
         "TTF, OTF or WOFF2: one drawn writer in four writes its forms, or those of the other fonts given. The other "
@@ -57,14 +65,14 @@ class TrainConfig:
     )  # fmt: skip
     arch: str = setting(
         "efficientnet_v2_s",
-        "Network: efficientnet_v2_s, efficientnet_v2_s_stride1, compact (for a CPU), compact_small, compact_wide, "
-        "vgg19_bn, timm:NAME.",
+        f"Network: {', '.join(BACKBONES)}, {TIMM}NAME. compact is made for a CPU.",
     )
     size: int | None = setting(None, "Pixels a side.", 32, 256, usual=f"the pack's, drawn: {DRAWN_SIZE}")
     epochs: int = setting(20, "Passes over the training split.", 1, 10_000)
     batch_size: int | None = setting(
-        None, "Pictures a step, over all processes.", 2, 65_536, usual=f"{CUDA_BATCH} on CUDA, {CPU_BATCH} on a CPU"
-    )
+        None, "Pictures a step, over all processes.", 2, 65_536,
+        usual=f"{CUDA_BATCH} on CUDA, {CPU_BATCH} on a CPU, fewer for a small pack",
+    )  # fmt: skip
     accumulate: int = setting(
         1, "Parts in which each process computes a step, where memory is short. Batch norm sees a part at a time.",
         1, 1024,
@@ -76,7 +84,7 @@ class TrainConfig:
     )  # fmt: skip
     warmup: float = setting(0.1, "Share of the steps in which the learning rate rises (cosine).", 0.0, 0.9)
     weight_decay: float = setting(0.05, "AdamW's, not on norms and biases. 0 makes it Adam.", 0.0, 10.0)
-    clip: float = setting(1.0, "Greatest norm of a step's gradients. 0: no limit.", 0.0, 1e6)
+    clip: float = setting(1.0, "Maximum gradient norm of a step. 0: no limit.", 0.0, 1e6)
     label_smoothing: float = setting(0.1, "Share of the target spread over all classes.", 0.0, 0.9)
     dropout: float = setting(1.0, "How much of the network's own dropout is used. 0: none.", 0.0, 1.0)
     ema_decay: float = setting(
@@ -91,10 +99,8 @@ class TrainConfig:
     seed: int = setting(0, "Seed of first weights, order, augmentation, dropout, and what is drawn.", 0, 1 << 31)
 
     def __post_init__(self) -> None:
-        # JSON, as in run.json, has lists.
-        object.__setattr__(self, "font", tuple(self.font))
-        require_arch(self.arch)
         check_settings(self)
+        require_arch(self.arch)
 
 
 def _decided(name: str) -> Any:
@@ -116,26 +122,32 @@ class ResolvedConfig(TrainConfig):
 class Execution:
     """How a run is carried out: may change from start to start, and changes nothing that it learns.
 
-    Rounding follows the device all the same. Raises: UsageError for a value out of its range.
+    Rounding follows the device all the same. `device` is "cpu" or "cuda" once this is made, never "auto".
+    Raises: UsageError for a value of another type or out of its range, and for "cuda" without a GPU.
 
     Example:
-        execution = hcr.Execution(workers=2, checkpoint_every=100)      # an int: steps; a float: seconds
+        execution = hcr.Execution(workers=2, checkpoint_every="10m")  # or 100: steps; 30.0: seconds
     """
 
-    device: str = setting("cpu", "Where to compute.", choices=("cpu", "cuda"))
+    device: str = setting("auto", "Where to compute; auto: on the GPU if there is one.", choices=DEVICES)
     workers: int | None = setting(None, "Processes that read batches.", 0, usual="4 on CUDA, 1 on a CPU")
-    cache: str = setting(
-        "none", "Hold all pictures in memory (ram) or on the device.", choices=("none", "ram", "device")
-    )
-    checkpoint_every: int | float = setting(
-        600.0, "Time between checkpoints: 500 (steps), 30s, 10m, 2h.", usual="10m", metavar="STEPS|TIME"
+    cache: str = setting("none", "Hold all pictures in memory (ram) or on the device.", choices=CACHES)
+    checkpoint_every: int | float | str = setting(
+        "10m", "Time between checkpoints: 500 (steps), 30s, 10m, 2h.", metavar="STEPS|TIME"
     )
     compile: bool = setting(False, "Let torch.compile make the kernels.")
     deterministic: bool = setting(False, "Take only kernels that give the same bits each time, on CUDA, too; slower.")
     tensorboard: bool = setting(False, "Write the metrics for TensorBoard, too.")
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "device", choose_device(self.device))
         check_settings(self)
+        _pause(self.checkpoint_every)
+
+    @property
+    def pause(self) -> int | float:
+        """What lies between two checkpoints: an int of steps, or a float of seconds."""
+        return _pause(self.checkpoint_every)
 
     @property
     def readers(self) -> int:
@@ -162,15 +174,36 @@ class Execution:
         return {"batch_size": batch_size, "precision": "bf16" if self.multiplies_bf16 else "fp32"}
 
 
+def _pause(given: int | float | str) -> int | float:
+    """Return steps (500, "500" or "500steps") as an int, or a time (30.0, "30s", "10m", "2h") as seconds, a float.
+
+    Raises: UsageError for anything else, and for nothing and less.
+    """
+    pause: int | float = 0
+    if isinstance(given, str):
+        found = re.fullmatch(r"(\d+)(?:steps?)?|(\d+(?:\.\d+)?)([smh])", given)
+        if found:
+            pause = int(found[1]) if found[1] else float(found[2]) * SECONDS[found[3]]
+    else:
+        pause = given
+    if not 0 < pause < math.inf:
+        raise UsageError(f"--checkpoint-every {given!r}: expected steps as 500, or a time as 30s, 10m or 2h")
+    return pause
+
+
 def chosen_in(config: TrainConfig) -> frozenset[str]:
     """Name the settings that somebody seems to have chosen: those that differ from their defaults."""
     return frozenset(field.name for field in dataclasses.fields(config) if getattr(config, field.name) != field.default)
 
 
-def resolved(config: TrainConfig, execution: Execution, size: int) -> ResolvedConfig:
-    """Complete the settings of a new run. size: of its pack, or of what is drawn."""
+def resolved(config: TrainConfig, execution: Execution, size: int, samples: int) -> ResolvedConfig:
+    """Complete the settings of a new run. size, samples: of its pack's train split, or of an epoch that is drawn.
+
+    A batch size that nobody chose is at most the largest power of two that the samples fill, and 2 or more.
+    """
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     usual = execution.usual() | {"size": size} | ({"charset": DRAWN_CHARSET} if config.draw else {})
+    usual["batch_size"] = min(usual["batch_size"], max(2, 1 << samples.bit_length() >> 1))
     return ResolvedConfig(**values | {name: value for name, value in usual.items() if values[name] in (None, "")})
 
 

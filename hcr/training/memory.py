@@ -22,9 +22,10 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from hcr.errors import UsageError
 from hcr.feed.sampler import Batch
+from hcr.text import counted
 from hcr.training.distributed import Processes
 from hcr.training.observer import NullObserver, Observer
-from hcr.training.setup import RunSetup, choose_kernels
+from hcr.training.setup import RunSetup
 from hcr.training.step import Stepper
 
 # Pictures of the two measured steps, through which a line is drawn.
@@ -115,12 +116,11 @@ def find_batch(setup: RunSetup, observer: Observer) -> list[tuple[int, float, in
     """
     if setup.execution.device != "cuda":
         raise UsageError("--find-batch: measures a GPU's memory, and this is a CPU; use --device cuda, or --dry-run")
-    choose_kernels(setup.execution)
     stepper, found = _stepper(setup), []
     size = 8
     with suppress(torch.OutOfMemoryError):
         while size <= len(setup.splits["train"]):
-            observer.note(f"trying {size} pictures a step")
+            observer.note(f"trying {counted(size, 'picture')} a step")
             torch.cuda.reset_peak_memory_stats()
             for _ in range(WARM):
                 _take(stepper, setup, size)

@@ -3,32 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NotRequired, Protocol, TypedDict
+from typing import Protocol
 
-
-class MetricsRow(TypedDict):
-    """A line of metrics.jsonl, an epoch's figures (docs/formats.md says what each key holds)."""
-
-    epoch: int
-    step: int
-    lr: float
-    train_loss: float
-    train_top1: float
-    skipped_steps: int
-    val_loss: NotRequired[float]
-    val_top1: NotRequired[float]
-    val_top5: NotRequired[float]
-    val_n: NotRequired[int]
-
-
-class TimingsRow(TypedDict):
-    """A line of timings.jsonl, how long an epoch took (docs/formats.md says what each key holds)."""
-
-    epoch: int
-    steps: int
-    seconds: float
-    pictures_per_second: float
-    data_wait: float
+from hcr.records import MetricsRow, TimingsRow
 
 
 @dataclass(frozen=True)
@@ -38,6 +15,10 @@ class StepReport:
     step, total: steps taken, and those of the whole run. pictures: of a step, over all processes. epoch: the present
     one, from 1. loss, top1: means over this process's training pictures of the epoch so far. data_wait: share of the
     epoch's time so far in which the device waited for batches.
+
+    Example:
+        def show(report: hcr.StepReport) -> None:
+            print(f"step {report.step} of {report.total}, loss {report.loss:.3f}, top-1 {report.top1:.1%}")
     """
 
     step: int
@@ -50,7 +31,29 @@ class StepReport:
 
 
 class Observer(Protocol):
-    """Hears what a run has to tell."""
+    """Hears what a run has to tell; any object with these four methods does.
+
+    `note` gets messages, `step` a StepReport, `validating` how many more of how many validation pictures were
+    predicted, `epoch` the epoch's lines of metrics.jsonl and timings.jsonl.
+
+    Example:
+        class Printer:
+            def note(self, message):
+                print(message)
+
+            def step(self, report):
+                print(f"step {report.step} of {report.total}, loss {report.loss:.3f}")
+
+            def validating(self, advance, total):
+                pass
+
+            def epoch(self, row, timing):
+                print(f"epoch {row['epoch']}, val top-1 {row.get('val_top1')}, {timing['seconds']:.0f} s")
+
+
+        config = hcr.TrainConfig(arch="compact", epochs=1)
+        hcr.train(config, data="data/packed/hwdb1.1-64", run="watched", observer=Printer())
+    """
 
     def note(self, message: str) -> None:
         """Hear something worth knowing: a resume, a skipped checkpoint, an estimate."""

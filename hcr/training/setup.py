@@ -7,6 +7,8 @@ is written here, so that what is refused leaves nothing behind.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,6 +35,7 @@ from hcr.models import Recognizer
 from hcr.models.fine_tuning import transfer
 from hcr.models.weights import Checkpoint
 from hcr.pack.store import PackReader, open_reader
+from hcr.text import counted
 from hcr.training.config import DRAWN_SIZE, Execution, ResolvedConfig, TrainConfig, chosen_in, resolved, resumed
 from hcr.training.distributed import Processes
 from hcr.training.observer import Observer
@@ -41,7 +44,7 @@ from hcr.training.state import TrainState, checkpoint_path, newest_valid
 from hcr.training.step import Teacher
 
 # Drawn pictures that validate, or a quarter of an epoch's where those are fewer.
-JUDGED = 4096
+VALIDATION_PICTURES = 4096
 # glibc's mallopt, as (option, value): M_TRIM_THRESHOLD, give no freed memory back; M_MMAP_MAX, take none by mmap.
 KEPT_MEMORY = ((-1, -1), (-4, 0))
 
@@ -51,9 +54,12 @@ def choose_run(config: TrainConfig, data: Path | None, run: str | None, *, resum
 
     data: the pack; None for the one that the run has been trained on, or else the only one in data/packed. run: one
     plain name; None for <pack>-<arch>, or endless-<size>-<arch> where pictures are drawn.
-    Raises: UsageError for a name that is a path, and for several packs; DataError where there is no pack.
+    Raises: UsageError for a name that is a path or that of released weights, and for several packs; DataError where
+    there is no pack.
     """
     named = run_folder(run) if run is not None else None
+    if named and run in RELEASED and not checkpoints(named):
+        raise UsageError(f"--run {run}: is the name of released weights; choose another name")
     arch = config.arch.replace(":", "-")
     if config.draw or (named and resume and is_drawn(named)):
         # Not "drawn-": a pack of the drawn corpus has that name, and so have the runs that learn from it.
@@ -120,7 +126,7 @@ class RunSetup:
         if self.init and checkpoint is None:
             taken = transfer(model, self.init)
             observer.note(
-                f"weights of {self.init}: {taken.shared:,} characters keep their rows, {taken.new:,} are new, "
+                f"weights of {self.init}: {counted(taken.shared, 'character')} keep their rows, {taken.new:,} are new, "
                 f"{taken.dropped:,} are not {'drawn' if self.config.draw else 'in the pack'}"
             )
         state = TrainState.of(model.to(self.execution.device), self.config)
@@ -178,7 +184,15 @@ def set_up_run(
         readers = _readers(pack, drawn=settings.draw > 0)
     else:
         readers = _readers(pack, drawn=config.draw > 0)
-        settings = resolved(config, execution, DRAWN_SIZE if config.draw else readers["train"].size)
+        size, samples = DRAWN_SIZE, config.draw
+        if not config.draw:
+            size, samples = readers["train"].size, len(readers["train"])
+        settings = resolved(config, execution, size, samples)
+        if config.batch_size is None and settings.batch_size < execution.usual()["batch_size"]:
+            observer.note(
+                f"{counted(settings.batch_size, 'picture')} a step, as there are only "
+                f"{counted(samples, 'training sample')}"
+            )
     _require_fitting_pack(settings, readers)
     if settings.draw:
         # A file of characters may have changed since the run was started.
@@ -203,6 +217,25 @@ def choose_kernels(execution: Execution) -> None:
         torch.use_deterministic_algorithms(execution.deterministic)
     else:
         keep_memory()
+
+
+@contextmanager
+def process_settings_kept(device: str) -> Iterator[None]:
+    """Put what training changes in this process back at the end: torch's kernels, precision and random numbers.
+
+    What `keep_memory` sets stays: glibc does not tell what was set before.
+    """
+    kernels, products = torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    devices = [torch.cuda.current_device()] if device == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        torch.backends.cudnn.benchmark = kernels
+        torch.set_float32_matmul_precision(products)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
 def keep_memory() -> None:
@@ -256,7 +289,7 @@ def _readers(pack: Path | None, *, drawn: bool) -> dict[str, PackReader]:
 
 def _drawn(config: ResolvedConfig, charset: Charset) -> dict[str, Split]:
     """Return what is drawn: training pictures by the run's seed, validation pictures by the same for all runs."""
-    count, fonts = max(1, min(JUDGED, config.draw // 4)), tuple(map(Path, config.font))
+    count, fonts = max(1, min(VALIDATION_PICTURES, config.draw // 4)), tuple(map(Path, config.font))
     return {
         "train": SyntheticSplit(charset, config.draw, TRAINING_WRITERS, config.seed, config.size, fonts),
         "val": SyntheticSplit(charset, count, VALIDATION_WRITERS, 0, config.size, fonts),
@@ -280,12 +313,20 @@ def _require_fitting_steps(
     config: ResolvedConfig, splits: dict[str, Split], pack: Path | None, execution: Execution, processes: Processes
 ) -> None:
     """Refuse steps that the splits, the processes or the device cannot make. Raises: UsageError."""
-    if len(splits["train"]) < config.batch_size:
+    samples = len(splits["train"])
+    if samples < config.batch_size:
         place = f"--draw {config.draw} draws" if config.draw else f"{pack} has"
-        raise UsageError(f"--batch-size {config.batch_size}: {place} only {len(splits['train'])} training samples")
+        most = samples // processes.world * processes.world
+        advice = (
+            f"use --batch-size {most} or fewer" if most >= 2 else f"there must be {max(2, processes.world)} or more"
+        )
+        raise UsageError(
+            f"--batch-size {config.batch_size}: {place} only {counted(samples, 'training sample')}; {advice}"
+        )
     if config.batch_size % processes.world:
         raise UsageError(
-            f"--batch-size {config.batch_size}: no multiple of the {processes.world} processes that share it"
+            f"--batch-size {config.batch_size}: no multiple of the "
+            f"{counted(processes.world, 'process', 'processes')} that share it"
         )
     if config.schedule == "plateau" and "val" not in splits:
         raise UsageError(f"--schedule plateau: {pack} has no val split to go by; use --schedule cosine")

@@ -16,6 +16,7 @@ from hcr.feed.synthetic import SyntheticBatches, generator_digest
 from hcr.pack.store import PackReader
 from hcr.synth import StrokeTable
 from hcr.synth.fonts.glyphs import require_font
+from hcr.text import counted
 from hcr.training.config import Execution
 
 Feed = Loader | SyntheticBatches
@@ -33,7 +34,8 @@ class PackSplit:
         lacking = [char for char in self.reader.charset.characters if char not in self.charset]
         if lacking:
             raise DataError(
-                f"{self.reader.path}: {_some(lacking)} not among the {len(self.charset)} characters that are drawn; "
+                f"{self.reader.path}: {_some(lacking)} not among the {counted(len(self.charset), 'character')} "
+                "that are drawn; "
                 "draw them too with --charset, or validate on another pack"
             )
 

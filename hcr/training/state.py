@@ -23,9 +23,9 @@ from hcr.layout import checkpoints
 from hcr.models import Recognizer
 from hcr.models.weights import FORMAT, VERSION, Checkpoint, load_weights, read_checkpoint
 from hcr.preprocess.fit import PREPROCESSING
+from hcr.records import MetricsRow
 from hcr.training.config import ResolvedConfig
 from hcr.training.distributed import Processes
-from hcr.training.observer import MetricsRow
 
 # Of the plateau schedule, as in the tutorial that this project began with.
 PATIENCE, FACTOR = 2, 0.5

@@ -23,6 +23,7 @@ from hcr.feed.degrade import degrade
 from hcr.feed.sampler import Batch
 from hcr.models import load_recognizer
 from hcr.models.released import weights_digest
+from hcr.text import counted
 from hcr.training.config import ResolvedConfig
 from hcr.training.distributed import Processes
 from hcr.training.state import TrainState
@@ -161,7 +162,7 @@ class Teacher(nn.Module):
             raise UsageError(f"--teacher {path}: reads pictures of {model.size} px, expected {size}; choose another")
         if lacking := [char for char in charset.characters if char not in model.charset]:
             raise UsageError(
-                f"--teacher {path}: lacks {len(lacking):,} of the {len(charset):,} characters, first "
+                f"--teacher {path}: lacks {len(lacking):,} of the {counted(len(charset), 'character')}, first "
                 f"{''.join(lacking[:8])!r}; choose one that knows them all"
             )
         self.path, self.digest = path, weights_digest(model.state_dict())

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from hcr.feed.sampler import Batch
-from hcr.training.observer import TimingsRow
+from hcr.records import TimingsRow
+from hcr.text import counted
 from hcr.training.setup import RunSetup
 
 
@@ -95,9 +96,10 @@ def estimate(setup: RunSetup, step: int, epochs: int, batches: int, seconds: flo
     advice = ""
     if device == "cpu":
         small = "" if config.arch in ("compact", "compact_small") else "; --arch compact is the network for a CPU"
-        advice = f". Ctrl-C saves and stops, --resume goes on{small}"
+        advice = f". Ctrl-C saves and stops, --resume continues{small}"
     return (
-        f"about {whole} for the {left:,} steps left of {epochs} epochs, at {config.batch_size / seconds:,.0f} pictures "
+        f"about {whole} for the {counted(left, 'step')} left of {counted(epochs, 'epoch')}, at "
+        f"{config.batch_size / seconds:,.0f} pictures "
         f"a second on this {device.upper()}{advice}"
     )
 

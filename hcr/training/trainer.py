@@ -28,13 +28,15 @@ from hcr.feed.stream import WorkerError
 from hcr.files import atomic_write, free_bytes, locked
 from hcr.layout import checkpoints
 from hcr.models import Recognizer
+from hcr.records import MetricsRow, TimingsRow
 from hcr.stop import StopFlag
+from hcr.text import counted
 from hcr.training.artefacts import RunArtefacts, write_record
 from hcr.training.config import Execution, TrainConfig
 from hcr.training.distributed import Processes, joined
 from hcr.training.memory import batch_that_fits
-from hcr.training.observer import MetricsRow, NullObserver, Observer, StepReport, TimingsRow
-from hcr.training.setup import RunSetup, cache_note, set_up_run
+from hcr.training.observer import NullObserver, Observer, StepReport
+from hcr.training.setup import RunSetup, cache_note, process_settings_kept, set_up_run
 from hcr.training.splits import Feed
 from hcr.training.state import Faults, Tally, TrainState, learning_rate, newest_valid, save_checkpoint
 from hcr.training.step import Stepper
@@ -52,7 +54,13 @@ MERGED_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class TrainSummary:
-    """How a run ended: its folder, its steps, and the row of its best epoch (None without a validation split)."""
+    """How a run ended: its folder, its steps, and the row of its best epoch (None without a validation split).
+
+    Example:
+        config = hcr.TrainConfig(arch="compact", epochs=3)
+        summary = hcr.train(config, data="data/packed/hwdb1.1-64", run="first", resume=True)
+        print(summary.run, summary.steps, summary.best and summary.best["val_top1"])
+    """
 
     run: Path
     steps: int
@@ -190,10 +198,11 @@ class Trainer:
             return
         if state.faults.halved == HALVINGS:
             file = keep_batch(self.run, state.step, self.processes.rank, batch)
+            kept = "the last checkpoint is kept" if checkpoints(self.run) else "there is no checkpoint yet"
             raise HcrError(
                 f"{self.run}: loss or gradients are not finite after step {state.step}, although the learning rate was "
-                f"halved {HALVINGS} times; the batch is in {file}, nothing of it is saved. Look at it, or start again "
-                "with a lower --lr, --clip 1 or --precision fp32"
+                f"halved {HALVINGS} times; {kept}, and the batch is in {file}. Look at the batch, or start another "
+                "--run with a lower --lr, --clip 0.1 or --precision fp32"
             )
         faults = state.faults
         checkpoint, _ = newest_valid(self.run, self.execution.device)
@@ -259,7 +268,7 @@ class Trainer:
         row["val_loss"], row["val_top1"], row["val_top5"], row["val_n"] = loss, top1, top5, count
 
     def _save_is_due(self) -> bool:
-        every = self.execution.checkpoint_every
+        every = self.execution.pause
         if isinstance(every, int):
             return self.state.step + 1 - self.saved_step >= every
         return self.processes.first and time.monotonic() - self.saved_at > every
@@ -344,7 +353,8 @@ def out_of_memory(setup: RunSetup) -> HcrError:
     if fits and fits < share:
         advice = f"--batch-size {fits * processes.world} should fit, or {advice}"
     return HcrError(
-        f"CUDA out of memory: {share} pictures of {config.size} px took {peak:,} bytes and more, of {whole:,} on this "
+        f"CUDA out of memory: {counted(share, 'picture')} of {config.size} px took {peak:,} bytes and more, of "
+        f"{whole:,} on this "
         f"GPU ({free:,} free now); {advice}"
     )
 
@@ -410,6 +420,7 @@ def train(
     with ExitStack() as held_open:
         # First of all, so that a signal ends a process that waits for the others.
         processes = held_open.enter_context(joined(execution.device))
+        held_open.enter_context(process_settings_kept(execution.device))
         # Slurm signals torchrun and its processes, and torchrun passes its signal on to them.
         stop = held_open.enter_context(StopFlag(merged=0.0 if processes.world == 1 else MERGED_SECONDS))
         if processes.first:

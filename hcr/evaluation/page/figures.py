@@ -22,7 +22,9 @@ from hcr.evaluation.compare import Comparison
 from hcr.evaluation.groups import Row
 from hcr.evaluation.metrics import Summary
 from hcr.evaluation.page.markup import Section, as_table, between, character, chart_figure, figure_list, percent, points
+from hcr.records import MetricsRow
 from hcr.svg import Box, Chart, best_epoch, inline, learning_chart, ticks
+from hcr.text import counted
 
 # So many characters that gained, and that lost, stand in a comparison.
 _CLASSES = 12
@@ -32,7 +34,7 @@ _WIDTH, _HEIGHT, _FONT = 380, 250, 11
 _BOX, _CURVES = Box(44, 26, 318, 190), Box(44, 26, 248, 190)
 
 
-def learning(curves: Sequence[Mapping[str, Any]]) -> Section | None:
+def learning(curves: Sequence[MetricsRow]) -> Section | None:
     """Draw loss and top-1 by epoch from the rows of metrics.jsonl; None where there are none."""
     if not curves:
         return None
@@ -53,7 +55,7 @@ def learning(curves: Sequence[Mapping[str, Any]]) -> Section | None:
             as_table(head, _rows(curves, "loss", lambda value: f"{value:.4f}" if isfinite(value) else "")),
         ),
     ]
-    intro = f"{len(curves)} epochs, {curves[-1]['step']:,} steps."
+    intro = f"{counted(len(curves), 'epoch')}, {counted(curves[-1]['step'], 'step')}."
     if best := best_epoch(curves):
         intro += f" Validation was best after epoch {best['epoch']}: {percent(best['val_top1'])} top-1."
     return Section("learning", "Learning", "How it learned", intro, _charts(charts))
@@ -77,7 +79,7 @@ def distribution(summary: Summary, strokes: Sequence[Row]) -> Section:
     median, tenth = np.quantile(recall, [0.5, 0.1])
     perfect = int((recall == 1).sum())
     intro = (
-        f"Half of the {len(recall):,} characters with samples reach {percent(median)} recall, nine in ten "
+        f"Half of the {counted(len(recall), 'character')} with samples reach {percent(median)} recall, nine in ten "
         f"{percent(tenth)}; {perfect:,} were never misread, and the worst stands at {percent(recall[0])}."
     )
     charts = [_histogram(recall)]
@@ -111,12 +113,12 @@ def _reliability(found: Calibration) -> str:
     chart.y_axis(_percents(_TENTHS), "accuracy")
     largest = found.n.max()
     for (left, right), n in zip(pairwise(found.edges), found.n, strict=True):
-        chart.bar(left, right, 0.18 * n / largest, "bar pale", f"{n:,} pictures")
+        chart.bar(left, right, 0.18 * n / largest, "bar pale", f"{counted(n, 'picture')}")
     chart.line([0, 1], [0, 1], "faint")
     filled = found.n > 0
     chart.line(found.confidence[filled].tolist(), found.accuracy[filled].tolist(), "one")
     for sure, right, n in zip(found.confidence, found.accuracy, found.n, strict=True):
-        chart.dot(sure, right, says=f"said {percent(sure, 1)}, right {percent(right, 1)}, {n:,} pictures")
+        chart.dot(sure, right, says=f"said {percent(sure, 1)}, right {percent(right, 1)}, {counted(n, 'picture')}")
     rows = [
         [f"{left:.2f}–{right:.2f}", f"{n:,}", percent(sure), percent(hit)]
         for (left, right), n, sure, hit in zip(
@@ -170,7 +172,7 @@ def _histogram(recall: np.ndarray) -> str:
     rows = []
     for (left, right), n in zip(pairwise(edges), counts, strict=True):
         said = f"{percent(left, 0)} to {percent(right, 0)}"
-        chart.bar(left, right, n, "bar bad" if right <= 0.5 else "bar", f"recall {said}: {n:,} characters")
+        chart.bar(left, right, n, "bar bad" if right <= 0.5 else "bar", f"recall {said}: {counted(n, 'character')}")
         rows.append([said, f"{n:,}"])
     return chart_figure(
         "Characters by recall",
@@ -190,7 +192,7 @@ def _strokes(numbered: Sequence[Row], rows: Sequence[Row]) -> str:
     for row in numbered:
         at = float(row.name)
         chart.line([at, at], [row.low, row.high], "whisker")
-        chart.dot(at, row.recall, says=f"{row.name} strokes: {percent(row.recall)} of {row.n:,}")
+        chart.dot(at, row.recall, says=f"{counted(int(row.name), 'stroke')}: {percent(row.recall)} of {row.n:,}")
     return chart_figure(
         "Recall by strokes",
         "Few strokes leave little to tell characters apart, many run together. The lines are 95% intervals.",
@@ -212,8 +214,8 @@ def comparison(found: Comparison | None, charset: Charset) -> Section | None:
             ("This one, top-1", percent(found.top1), ""),
             ("The other, top-1", percent(found.other_top1), ""),
             ("Difference", points(found.difference), f"95% interval {100 * low:+.2f} to {100 * high:+.2f}"),
-            ("Only this one is right", f"{found.gained:,}", f"of {found.n:,} pictures"),
-            ("Only the other is right", f"{found.lost:,}", f"of {found.n:,} pictures"),
+            ("Only this one is right", f"{found.gained:,}", f"of {counted(found.n, 'picture')}"),
+            ("Only the other is right", f"{found.lost:,}", f"of {counted(found.n, 'picture')}"),
             ("McNemar's test", found.significance, found.test),
         ]
     )
@@ -252,7 +254,7 @@ def robustness(rows: Sequence[Row]) -> Section | None:
         f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>"
     )
     intro = (
-        f"The same {plain.n:,} pictures, changed before the network sees them. Worst: {escape(worst.name)}, "
+        f"The same {counted(plain.n, 'picture')}, changed before the network sees them. Worst: {escape(worst.name)}, "
         f"{percent(worst.recall)}. “Uncleaned” noise reaches the network as it is; hcr-predict would remove most of it "
         "first."
     )

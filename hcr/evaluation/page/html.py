@@ -29,6 +29,8 @@ from hcr.evaluation.page.lists import Lists
 from hcr.evaluation.page.markup import Section, between, figure_list, percent, table
 from hcr.files import atomic_write
 from hcr.pack.store import open_reader
+from hcr.records import MetricsRow
+from hcr.text import counted
 
 _MARKS = (*"一二三四五六七八九十", "十一", "十二")
 # Pictures on top of the page; wrong answers, and pictures of errors, that are kept for a class.
@@ -51,7 +53,7 @@ def write_html(
     path: Path,
     evaluation: Evaluation,
     analysis: Analysis,
-    curves: list[dict[str, Any]],
+    curves: Sequence[MetricsRow],
     comparison: Comparison | None = None,
     conditions: Sequence[Row] = (),
 ) -> None:
@@ -126,7 +128,7 @@ def _cover(evaluation: Evaluation, analysis: Analysis, strip: str) -> str:
         f'<h1>{escape(_name(evaluation))} <span class="soft">on</span> {escape(evaluation.pack.name)}, '
         f"{escape(evaluation.split)}</h1>{''.join(_banners(evaluation))}"
         f'<div class="lead"><div><p class="figure">{figure}{sign}</p>'
-        f'<p class="what">top-1 accuracy: {right:,} of {summary.n:,} pictures read correctly.<br>'
+        f'<p class="what">top-1 accuracy: {right:,} of {counted(summary.n, "picture")} read correctly.<br>'
         f'<span class="soft">95% interval {between(summary.top1_interval)}</span></p></div>'
         f'<div class="strip">{strip}<p class="soft small">Pictures chosen at random; the underlined ones were misread.'
         "</p></div></div>"
@@ -138,7 +140,7 @@ def _banners(evaluation: Evaluation) -> Iterable[str]:
     if evaluation.seen:
         yield _banner("Not a test.", f"These figures are on data that the model has seen: {evaluation.seen}.")
     if evaluation.only_shared:
-        left = f"{evaluation.left_out:,} pictures of characters that the model does not know were left out"
+        left = f"{counted(evaluation.left_out, 'picture')} of characters that the model does not know were left out"
         shared = f"the {len(evaluation.charset):,} that model and pack both have count, and could be answered"
         yield _banner("Shared characters only.", f"{left}; {shared}.")
     if evaluation.external:
@@ -156,9 +158,9 @@ def _headline(evaluation: Evaluation, analysis: Analysis) -> list[tuple[str, str
     listed = [
         ("Top-5", percent(summary.top5), between(summary.top5_interval)),
         ("Top-10", percent(summary.top10), between(summary.top10_interval)),
-        ("Macro recall", percent(summary.macro_recall), f"mean over {present:,} characters"),
+        ("Macro recall", percent(summary.macro_recall), f"mean over {counted(present, 'character')}"),
         ("Macro F1", percent(summary.macro_f1), f"precision {percent(summary.macro_precision)}"),
-        ("Never misread", f"{perfect:,}", f"of {present:,} characters"),
+        ("Never misread", f"{perfect:,}", f"of {counted(present, 'character')}"),
     ]
     if analysis.calibration:
         listed.append(("Calibration error", percent(analysis.calibration.ece), "expected, 15 bins"))
@@ -183,7 +185,8 @@ def _all_classes(charset: Charset) -> Section:
 <div class="scroll" tabindex="0" role="region" aria-label="All characters"><table id="classes-table">
 <thead><tr>{heads}</tr></thead><tbody></tbody></table></div>
 <button class="plain" id="show-more" type="button"></button></div>"""
-    intro = f"{len(charset):,} characters. Click a heading to sort, a row to open; the arrow keys go from row to row."
+    keys = "Click a heading to sort, a row to open; the arrow keys go from row to row."
+    intro = f"{counted(len(charset), 'character')}. {keys}"
     return Section("classes", "All characters", "All characters", intro, body)
 
 

@@ -28,6 +28,7 @@ from hcr.evaluation.page.markup import (
     table,
 )
 from hcr.pack.store import PackReader
+from hcr.text import counted
 
 # How many of each are shown, and how many pictures for a direction of a pair, for a class, and for a writer.
 _PAIRS, _GROUPS, _CLASSES, _WRITERS = 100, 60, 36, 12
@@ -128,7 +129,7 @@ class Lists:
         rest = next((row for row in self._analysis.by_group if not row.name), None)
         intro = "Characters that are taken for each other, found from the errors alone."
         if rest and rest.n:
-            intro += f" The {rest.classes:,} characters in no group have a recall of {percent(rest.recall)}."
+            intro += f" The {counted(rest.classes, 'character')} in no group have a recall of {percent(rest.recall)}."
         body = folded(cards, 12, '<div class="cards">', "</div>", "groups")
         return Section("groups", "Groups", "Confused among themselves", intro, body)
 
@@ -174,9 +175,9 @@ class Lists:
                 for row in rows
             ]
             every = table(("writer", "pictures", "recall", "95% interval", "mean confidence"), cells)
-            body += f'<details class="more"><summary>Show all {len(rows):,} writers</summary>{every}</details>'
+            body += f'<details class="more"><summary>Show all {counted(len(rows), "writer")}</summary>{every}</details>'
         intro = (
-            f"{len(rows):,} writers, from {percent(rows[0].recall)} to {percent(rows[-1].recall)} recall. "
+            f"{counted(len(rows), 'writer')}, from {percent(rows[0].recall)} to {percent(rows[-1].recall)} recall. "
             "Of each hand some pictures, up to half of them misread: underlined, with the answer below."
         )
         return Section("writers", "Writers", "The worst writers", intro, body)

@@ -66,16 +66,17 @@ def load(key: str) -> dict[str, np.ndarray] | None:
             file.seek(0)
             with np.load(file, allow_pickle=False) as arrays:
                 found = {name: _widened(arrays[name]) for name in arrays.files}
-            # By this time files are removed.
-            os.utime(path)
+            # By this time files are removed. A folder that can only be read keeps the old one.
+            with suppress(OSError):
+                os.utime(path)
             return found
     return None
 
 
-def save(key: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Keep arrays of numbers; int64 is the only kind of integers."""
+def save(key: str, arrays: Mapping[str, np.ndarray], folder: Path | None = None) -> None:
+    """Keep arrays of numbers; int64 is the only kind of integers. folder: another cache; None: the user's."""
     with suppress(*_NO_FOLDER):
-        path = _path(key)
+        path = _path(key, folder)
         with atomic_write(path, "w+b") as file:
             np.savez(file, **{name: _narrowed(array) for name, array in arrays.items()})  # type: ignore[arg-type]
             size = file.seek(0, os.SEEK_END)
@@ -83,8 +84,8 @@ def save(key: str, arrays: Mapping[str, np.ndarray]) -> None:
         _remove_oldest(path)
 
 
-def _path(key: str) -> Path:
-    return cache_folder() / "fonts" / f"{key[:32]}.npz"
+def _path(key: str, folder: Path | None = None) -> Path:
+    return (folder or cache_folder()) / "fonts" / f"{key[:32]}.npz"
 
 
 def _digest(file: IO[bytes], size: int, key: str) -> bytes:

@@ -20,6 +20,7 @@ from torch import Tensor
 from hcr.errors import DataError
 from hcr.files import short_digest
 from hcr.synth.fonts.thinning import Lines, centre_lines
+from hcr.text import counted
 from hcr.workers import usual_processes, worker_pool
 
 _EM = 96  # pixels, as large as glyphs are thinned
@@ -98,7 +99,7 @@ def require_font(path: Path, characters: str) -> None:
     """
     font, absent = _opened(path)
     if all((shape := _shape(font, char)).tobytes() == absent.tobytes() or not shape.any() for char in characters):
-        raise DataError(f"{path}: this font has none of the {len(characters):,} characters; name one that has")
+        raise DataError(f"{path}: this font has none of the {counted(len(characters), 'character')}; name one that has")
 
 
 def read_font(path: Path, characters: str) -> tuple[np.ndarray, list[np.ndarray]]:
