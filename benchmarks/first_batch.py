@@ -32,10 +32,10 @@ def child(pack: Path, cache: str, workers: int) -> None:
     imports = time.perf_counter()
     from hcr.feed.loader import Loader
     from hcr.feed.sampler import TrainingBatches
-    from hcr.pack.store import open_pack
+    from hcr.pack.store import open_reader
 
     at_rest, began = common.tree_memory(os.getpid()), time.perf_counter()
-    loader = Loader(pack, TrainingBatches(len(open_pack(pack)), common.BATCH, seed=0), workers=workers, cache=cache)
+    loader = Loader(pack, TrainingBatches(len(open_reader(pack)), common.BATCH, seed=0), workers=workers, cache=cache)
     batches = iter(loader)
     next(batches)
     first = time.perf_counter() - began

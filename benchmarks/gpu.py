@@ -29,9 +29,9 @@ from stores import STORES
 from hcr.feed.augment import augment
 from hcr.feed.loader import Loader
 from hcr.feed.sampler import Batch, TrainingBatches
-from hcr.pack.store import open_pack
+from hcr.pack.store import open_reader
 from hcr.stop import StopFlag
-from hcr.training import Execution, train
+from hcr.training import Execution, TrainConfig, train
 from hcr.training.distributed import Processes
 from hcr.training.observer import NullObserver
 from hcr.training.timing import EpochClock
@@ -54,7 +54,7 @@ def prepare(given: argparse.Namespace) -> tuple[Path, Path]:
     pack, pictures = work / "pack", work / "png"
     began = time.monotonic()
     if not pack.is_dir():
-        hcr_data("draw", "--characters", characters, "--writers", writers, "--out", work / "drawn")
+        hcr_data("draw", "--charset", characters, "--writers", writers, "--out", work / "drawn")
         drawn = time.monotonic()
         # Links in one folder: test writers train here, too.
         files = common.flat(common.gnt_files(work / "drawn"), work / "gnt")
@@ -79,16 +79,14 @@ class Bench:
         self.given, self.path, self.pictures, self.device = given, path, pictures, given.device
         self.arch = "compact" if given.tiny else "efficientnet_v2_s"
         self.runs = path.parents[1] / "runs"
-        self.reader = open_pack(path)
+        self.reader = open_reader(path)
 
     def trainer(self, batch: int, **settings: Any) -> Trainer:
         """Make a trainer of our own, ready to step."""
-        config = {"arch": self.arch, "batch_size": batch, "epochs": 1, **settings}
+        config = TrainConfig(arch=self.arch, batch_size=batch, epochs=1, **settings)
         run = self.runs / str(time.time_ns())
-        execution, ranks = Execution(self.device, 0), Processes(device=self.device)
-        trainer = start(
-            config, self.path.parent, run, execution, NullObserver(), StopFlag(), ranks, resume=False, init=None
-        )
+        execution, processes = Execution(self.device, 0), Processes(device=self.device)
+        trainer = start(config, self.path.parent, run, execution, NullObserver(), StopFlag(), processes)
         trainer.state.model.train()
         return trainer
 
@@ -155,7 +153,7 @@ class Bench:
                 clock = EpochClock(self.device)
                 for fetched in clock.watch(itertools.islice(source, steps)):
                     trainer.stepper.take(fetched, 1e-3)
-                lines[name].append(clock.line(0, steps, steps * batch))
+                lines[name].append(clock.row(0, steps, steps * batch))
         middle = {
             name: statistics.median(line["pictures_per_second"] for line in found) for name, found in lines.items()
         }
@@ -176,9 +174,9 @@ class Bench:
         """One epoch as `hcr-train` runs it."""
         batch, run = self.given.epoch_batch, self.runs / "epoch"
         execution = Execution(self.device, self.given.workers, "device")
-        settings = {"arch": self.arch, "batch_size": batch, "epochs": 1}
+        config = TrainConfig(arch=self.arch, batch_size=batch, epochs=1)
         began = time.perf_counter()
-        train(settings, self.path.parent, run, execution, NullObserver(), resume=False)
+        train(config, self.path.parent, run, execution, NullObserver())
         whole = time.perf_counter() - began
         line = json.loads((run / "timings.jsonl").read_text("utf-8"))
         return (

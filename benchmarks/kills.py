@@ -32,9 +32,10 @@ from hcr.corpus.find import find_corpus
 from hcr.corpus.synthetic import draw_corpus, spread
 from hcr.layout import checkpoints
 from hcr.models import BACKBONES, read_checkpoint
-from hcr.pack.packer import PackConfig, pack
+from hcr.pack.config import PackConfig
+from hcr.pack.packer import pack
 from hcr.pack.store import close_packs
-from hcr.training import Execution, train
+from hcr.training import Execution, TrainConfig, train
 from hcr.training.observer import NullObserver
 
 # What a start may change without changing anything.
@@ -72,7 +73,9 @@ def start(settings: dict[str, Any], data: Path, run: Path, way: dict[str, Any]) 
         return pid
     code = 1
     try:
-        train(settings, data, run, Execution(checkpoint_every=1, **way), NullObserver(), resume=True)
+        train(
+            TrainConfig(**settings), data, run, Execution("cpu", checkpoint_every=1, **way), NullObserver(), resume=True
+        )
         code = 0
     except BaseException:
         traceback.print_exc()

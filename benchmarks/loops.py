@@ -20,7 +20,7 @@ from hcr.charset import Charset
 from hcr.feed.mmap import pictures_of
 from hcr.models import Recognizer
 
-MEAN, STD = 0.1, 0.25  # of ink on handwriting, about; no loop is judged by what it learns here
+MEAN, STD = 0.1, 0.25  # of ink on handwriting, about; no figure here depends on what a loop learns
 
 
 class _Samples(Dataset[Any]):

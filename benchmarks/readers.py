@@ -35,10 +35,10 @@ def _ours(cache: str) -> Callable[[Path, int], Iterator[int]]:
     def batches(store: Path, workers: int) -> Iterator[int]:
         from hcr.feed.loader import Loader
         from hcr.feed.sampler import TrainingBatches
-        from hcr.pack.store import open_pack
+        from hcr.pack.store import open_reader
 
         path = store / "train.lmdb"
-        order = TrainingBatches(len(open_pack(path)), BATCH, seed=0)
+        order = TrainingBatches(len(open_reader(path)), BATCH, seed=0)
         loader = Loader(path, order, workers=workers, cache=cache)
         while True:
             for batch in loader:

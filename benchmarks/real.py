@@ -68,7 +68,7 @@ def read_real(folder: Path, model: Recognizer, count: int | None = None) -> Real
     return Real([sample.picture for sample in known], labels, left_out)
 
 
-def judge(predictor: Predictor, squares: Sequence[np.ndarray], labels: np.ndarray) -> Predictions:
+def evaluate_squares(predictor: Predictor, squares: Sequence[np.ndarray], labels: np.ndarray) -> Predictions:
     """Let a model name squares uint8[S, S], whose true labels are int64[N]."""
     answers = predictor.predict(squares)
     label = predictor.recognizer.charset.label
@@ -108,7 +108,7 @@ def measure(
     predictor = Predictor(model)
     real = read_real(folder, model, count)
     squares = [fit_square(picture, model.size) for picture in real.pictures]
-    predictions = judge(predictor, squares, real.labels)
+    predictions = evaluate_squares(predictor, squares, real.labels)
     summary = summarise(predictions, len(model.charset))
     pairs = confusions(predictions, len(model.charset))
     seen = np.flatnonzero(summary.count)

@@ -22,7 +22,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 from common import say, table
-from real import judge, read_real
+from real import evaluate_squares, read_real
 
 from hcr.inference import Predictor
 from hcr.layout import RELEASED
@@ -122,7 +122,7 @@ def main() -> None:
     for name, change in {PLAIN: None, **CHANGES}.items():
         say(name)
         squares = as_predicted(real.pictures, change, model.size)
-        right = 100 * judge(predictor, squares, real.labels).hit.mean()
+        right = 100 * evaluate_squares(predictor, squares, real.labels).hit.mean()
         ink = sum(int((255 - square.astype(np.int64)).sum()) for square in squares)
         blank = sum(square.min() == 255 for square in squares)
         if not change:

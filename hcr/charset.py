@@ -11,17 +11,24 @@ import json
 import pickletools
 from collections.abc import Iterable
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from hcr.errors import DataError
 from hcr.files import short_digest, write_json
+from hcr.text import counted
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Charset:
     """Characters in code-point order; the position is the label.
 
     Raises: DataError for an entry that is not one code point, or for no entry at all.
+
+    Example:
+        charset = hcr.Charset.level1()
+        print(len(charset), charset.label("永"), charset[0])  # 3755 characters; 一 is label 0
     """
 
     def __init__(self, characters: Iterable[str]) -> None:
@@ -50,14 +57,26 @@ class Charset:
         return hash(self.characters)
 
     def label(self, char: str) -> int:
-        """Return the label of `char`. Raises: DataError where it is not one of these characters."""
+        """Return the label of `char`. Raises: DataError where it is not one of these characters.
+
+        Example:
+            charset = hcr.Charset("三一二")
+            print(charset.label("三"))  # 1: code points say 一, 三, 二
+        """
         try:
             return self._labels[char]
         except KeyError:
-            raise DataError(f"charset: {char!r} (U+{ord(char):04X}) is not among its {len(self)} characters") from None
+            if len(char) != 1:
+                raise DataError(f"charset: {char!r} is not one character") from None
+            raise DataError(
+                f"charset: {char!r} (U+{ord(char):04X}) is not among its {counted(len(self), 'character')}"
+            ) from None
 
     def labels_in(self, other: Charset) -> np.ndarray:
         """Return for each label of this charset the one in `other`, int64[C]; -1 for a character that `other` lacks."""
+        # Here, since commands show their help without numpy.
+        import numpy as np
+
         return np.array([other._labels.get(char, -1) for char in self.characters], np.int64)
 
     @property
@@ -74,30 +93,57 @@ class Charset:
             return
         common = min(len(self), len(other))
         first = next((i for i in range(common) if self[i] != other[i]), common)
-        here, there = (repr(c[first]) if first < len(c) else "nothing" for c in (self, other))
+        own, others_own = (repr(c[first]) if first < len(c) else "nothing" for c in (self, other))
         raise DataError(
-            f"{mine} has another charset ({len(self)} characters, {self.digest}) than {others} "
-            f"({len(other)}, {other.digest}): label {first} is {here} against {there}"
+            f"{mine} has another charset ({counted(len(self), 'character')}, {self.digest}) than {others} "
+            f"({len(other)}, {other.digest}): label {first} is {own} against {others_own}"
         )
 
     @classmethod
     def level1(cls) -> Charset:
-        """GB2312 level 1: the 3,755 characters at bytes B0A1 to D7F9."""
+        """Return GB2312 level 1: the 3,755 characters at bytes B0A1 to D7F9.
+
+        Example:
+            print("永" in hcr.Charset.level1())  # True
+        """
         return cls(_gb2312_rows(0xB0, 0xD7))
 
     @classmethod
     def gb2312(cls) -> Charset:
-        """All 6,763 characters of GB2312, levels 1 and 2: bytes B0A1 to F7FE."""
+        """Return all 6,763 characters of GB2312, levels 1 and 2: bytes B0A1 to F7FE.
+
+        Example:
+            print(len(hcr.Charset.gb2312()))  # 6763
+        """
         return cls(_gb2312_rows(0xB0, 0xF7))
 
     @classmethod
     def named(cls, name: str) -> Charset:
-        """Return the charset that `name` means: a name in KNOWN, or a file (see `read`)."""
-        return KNOWN[name]() if name in KNOWN else cls.read(Path(name))
+        """Return the charset that `name` means: "level1", "gb2312", or a file (see `read`).
+
+        Raises: DataError where it is neither.
+
+        Example:
+            print(len(hcr.Charset.named("level1")))  # 3755
+        """
+        if name in KNOWN:
+            return KNOWN[name]()
+        if not Path(name).exists():
+            raise DataError(f"charset {name!r}: no such name or file; name {', '.join(KNOWN)}, or a file of characters")
+        return cls.read(Path(name))
 
     @classmethod
     def read(cls, path: Path) -> Charset:
-        """Read a file that `parse` can read. Raises: DataError naming the file, and the line where one is wrong."""
+        """Read a file of characters: JSON, text with one a line, or the tutorial's `char_dict`.
+
+        Raises: DataError naming the file, and the line where one is wrong.
+
+        Example:
+            from pathlib import Path
+
+            Path("mine.txt").write_text("永\\n和\\n", "utf-8")
+            print(hcr.Charset.read(Path("mine.txt")).characters)  # 和永
+        """
         try:
             raw = path.read_bytes()
         except OSError as error:
@@ -125,11 +171,17 @@ class Charset:
         lines = [line.strip() for line in text.splitlines()]
         for number, line in enumerate(lines, 1):
             if len(line) > 1:
-                raise DataError(f"{name}: line {number} has {len(line)} characters, expected one a line")
-        return cls(_some(name, [line for line in lines if line]))
+                raise DataError(f"{name}: line {number} has {counted(len(line), 'character')}, expected one a line")
+        return cls(_require_characters(name, [line for line in lines if line]))
 
     def write(self, path: Path) -> None:
-        """Write as JSON, or as text of one character a line where the name ends in .txt."""
+        """Write as JSON, or as text of one character a line where the name ends in .txt.
+
+        Example:
+            from pathlib import Path
+
+            hcr.Charset("一二三").write(Path("three.json"))
+        """
         if path.suffix == ".txt":
             path.write_text("\n".join(self.characters) + "\n", "utf-8", newline="\n")
         else:
@@ -141,17 +193,18 @@ KNOWN = {"level1": Charset.level1, "gb2312": Charset.gb2312}
 
 
 def _gb2312_rows(first: int, last: int) -> list[str]:
-    """Characters of rows `first`..`last`; the row D7 ends early, at D7F9, so five codes decode to nothing."""
+    """Return the characters of rows `first` to `last`. Row D7 ends early, at D7F9: five codes decode to nothing."""
     codes = (bytes((high, low)) for high in range(first, last + 1) for low in range(0xA1, 0xFF))
     return [char for char in (code.decode("gb2312", "ignore") for code in codes) if char]
 
 
 def _is_character(entry: str) -> bool:
-    """One code point, and no half of a surrogate pair: that could not be written as UTF-8."""
+    """Return whether this is one code point, and no half of a surrogate pair, which UTF-8 cannot write."""
     return len(entry) == 1 and not "\ud800" <= entry <= "\udfff"
 
 
-def _some(name: str, characters: list[str]) -> list[str]:
+def _require_characters(name: str, characters: list[str]) -> list[str]:
+    """Return `characters`. Raises: DataError, with `name`, where there is none, or one is not one code point."""
     if not characters:
         raise DataError(f"{name}: holds no characters")
     for char in characters:
@@ -168,11 +221,11 @@ def _read_json(name: str, text: str) -> list[str]:
     found = value.get("characters") if isinstance(value, dict) else value
     if not isinstance(found, str | list) or not all(isinstance(char, str) for char in found):
         raise DataError(f'{name}: expected {{"characters": "一丁…"}} or a list of single characters')
-    return _some(name, list(found))
+    return _require_characters(name, list(found))
 
 
-# The tutorial's char_dict is a protocol-0 pickle of {character: index}. These opcodes can only build that; anything
-# else (GLOBAL, REDUCE, …) could run code, so it is refused before it has any effect.
+# The tutorial's char_dict is a protocol-0 pickle of {character: index}. These opcodes can only build that. Any other
+# (GLOBAL, REDUCE, …) could run code, so it is refused before it has any effect.
 _CHAR_DICT_OPCODES = {"MARK", "DICT", "PUT", "UNICODE", "INT", "SETITEM", "STOP"}
 
 
@@ -198,4 +251,4 @@ def _read_char_dict(name: str, raw: bytes) -> list[str]:
         raise DataError(
             f"{name}: its indices are not 0, 1, 2 … in code-point order, so its labels would change meaning"
         )
-    return _some(name, characters)
+    return _require_characters(name, characters)

@@ -23,6 +23,6 @@ class DataError(HcrError):
 
 
 class Stopped(HcrError):
-    """A signal stopped the work; everything is saved and `--resume` goes on (exit code 75, EX_TEMPFAIL)."""
+    """A signal stopped the work; everything is saved, and `--resume` continues (exit code 75, EX_TEMPFAIL)."""
 
     exit_code = 75

@@ -22,7 +22,7 @@ from hcr.errors import DataError, HcrError
 def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open `path` for writing; it appears under its name, complete and synced, only if the block ends well.
 
-    `mode` is "wb", or "w" for UTF-8 text with "\\n" line ends.
+    mode: "wb"; "w+b" to read it back before; "w" for UTF-8 text with "\\n" line ends.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -54,14 +54,14 @@ def sync_folder(folder: Path) -> None:
 def locked(path: Path, doing: str) -> Iterator[None]:
     """Hold `path` as a lock file, with this process's number and machine in it, and remove it at the end.
 
-    Raises: HcrError at once, naming the process that is `doing` this, where one is. A process that is no more, however
-    it ended, holds nothing.
+    doing: what the holder does, for the error of a second process. A process that has ended, however, holds nothing.
+    Raises: HcrError at once, with the process that holds the lock, where there is one.
     """
     import fcntl
 
-    # The kernel frees the lock with the process, so a number left behind is never trusted. POSIX locks, not flock's:
-    # those would live on in forked children, which may survive a killed parent for seconds. NFS carries such locks to
-    # its server, so there they hold between machines; a file system without locks is an error.
+    # The kernel frees the lock with the process, so a number left behind is never trusted. These are POSIX locks, not
+    # flock's, which would live on in forked children: those may survive a killed parent for seconds. NFS carries POSIX
+    # locks to its server, so they hold between machines. A file system without locks is an error.
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -75,7 +75,7 @@ def locked(path: Path, doing: str) -> Iterator[None]:
             raise
         if _is_at(descriptor, path):
             break
-        # Its last holder removed it between our opening and locking it.
+        # Its last holder removed it after this process opened it and before it was locked.
         os.close(descriptor)
     try:
         os.ftruncate(descriptor, 0)
@@ -96,7 +96,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 def short_digest(raw: bytes | hashlib._Hash) -> str:
     """Return the first 16 hex digits of a SHA-256, by which records and errors name contents.
 
-    raw: the bytes, or a SHA-256 that has taken them in.
+    raw: the bytes, or a SHA-256 object that was fed with them.
     """
     return (hashlib.sha256(raw) if isinstance(raw, bytes) else raw).hexdigest()[:16]
 

@@ -1,6 +1,8 @@
-"""Signals that ask long work to stop: they only set a flag, which the work reads where it can save itself.
+"""Long work: how it is asked to stop, and how it tells how far it is.
 
-So nothing is cut in two, at the price of waiting for the next such place.
+A signal only sets a flag, which the work reads where it can save itself. So nothing is cut in two, at the price of
+waiting for the next such place. The library never prints: a function that takes longer than a second takes a
+`Progress`, and the command line owns the bar.
 """
 
 from __future__ import annotations
@@ -14,21 +16,24 @@ from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+# progress(advance, total): `advance` more units are done of `total`.
+Progress = Callable[[int, int], None]
+
 
 class StopFlag:
-    """While open, the first SIGINT or SIGTERM sets `name`; the next one has its ordinary effect, at once.
+    """While open, the first SIGINT or SIGTERM sets `name`, as "SIGINT"; the next one has its ordinary effect, at once.
 
-    merged: seconds in which further ones count as the first, for processes whose parent passes on what they get, too.
-    Outside the main thread, where Python allows no handlers, it stays unset.
+    merged: seconds in which further signals count as the first, for a process whose parent passes on what it gets, too.
+    Outside the main thread, where Python allows no handlers, `name` stays "".
     """
 
     def __init__(self, *, merged: float = 0.0) -> None:
         self.name, self._merged, self._since = "", merged, 0.0
-        self._before: dict[signal.Signals, Any] = {}
+        self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopFlag:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._set) for number in SIGNALS}
+            self._handlers = {number: signal.signal(number, self._set) for number in SIGNALS}
         return self
 
     def __exit__(
@@ -48,17 +53,8 @@ class StopFlag:
             signal.raise_signal(number)
 
     def _restore(self) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
-
-
-# How long work tells its caller how far it is.
-#
-# The library never prints: a function that takes longer than a second takes a `Progress`, and the command line owns the
-# bar.
-#
-# progress(advance, total): `advance` more units are done of `total`.
-Progress = Callable[[int, int], None]
 
 
 def silent(advance: int, total: int) -> None:

@@ -15,11 +15,10 @@ very weights.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -31,11 +30,29 @@ from hcr.feed.degrade import degrade
 from hcr.feed.sampler import SequentialBatches
 from hcr.feed.synthetic import VALIDATION_WRITERS, SyntheticBatches
 from hcr.files import atomic_write, read_json
-from hcr.layout import RELEASED, find_checkpoint
+from hcr.layout import RELEASED, find_weights
 from hcr.models import Recognizer
 from hcr.models.fine_tuning import classifier, transfer
-from hcr.models.released import halved, is_released, read_released, weights_digest, write_released
-from hcr.models.weights import load_recognizer, load_weights, read_checkpoint, read_model, require_preprocessing
+from hcr.models.released import (
+    Figures,
+    ReleasedTraining,
+    TrainingRecord,
+    halved,
+    is_released,
+    read_released,
+    weights_digest,
+    write_released,
+)
+from hcr.models.weights import (
+    Checkpoint,
+    load_recognizer,
+    load_weights,
+    read_checkpoint,
+    read_model,
+    require_preprocessing,
+)
+from hcr.records import read_run_record, read_timings
+from hcr.text import counted
 
 CARD = Path(__file__).parents[1] / "docs/model-card.md"
 BEGIN, END = "<!-- figures: written by pipelines/release.py -->", "<!-- end of figures -->"
@@ -48,23 +65,24 @@ SHARPEST = 32.0  # what logits are multiplied by at most, and divided by
 FONTS = " and from the outlines of the fonts that the recipe names"
 
 
-def training_of(run: Path, content: dict[str, Any], others: Sequence[str] = ()) -> dict[str, Any]:
-    """Say what a run learnt from and how: its settings, pictures, seconds, machines and commit, and what went before.
+def training_of(run: Path, content: Checkpoint, others: Sequence[str] = ()) -> ReleasedTraining:
+    """Return what a run learnt from and how: settings, pictures, seconds, machines, commit, and the runs before it.
 
-    `runs` lists all trainings that went into it, each once; `before`, `teacher` and `mean_with`, of `others`, are
-    places there.
+    others: the weights that its own are averaged with.
     Raises: UsageError for a run that learnt from a pack: real handwriting is somebody's, and seldom free. That holds
     for the runs whose weights it began with and whose answers it learnt, too. DataError for a teacher that has changed.
     """
-    config, record = content["config"], read_json(run / "run.json")
+    config, record = content["config"], read_run_record(run)
+    if record is None:
+        raise DataError(f"{run}: no run.json says what it learnt from")
     if not config["draw"]:
         raise UsageError(f"{run}: learnt from {record['pack']['path']}; only what learnt from drawings can be released")
-    timings = [json.loads(line) for line in (run / "timings.jsonl").read_text("utf-8").splitlines()]
+    timings = read_timings(run / "timings.jsonl")
     steps = sum(epoch["steps"] for epoch in timings)
     # An epoch's line has the steps since the run was last started, so a run that was stopped has no seconds for some.
     seconds = content["step"] * sum(epoch["seconds"] for epoch in timings) / steps if steps else None
     starts, fonts = record["starts"], config.get("font", ())
-    init, runs = starts[0]["init"], list[dict[str, Any]]()
+    init, runs = starts[0]["init"], list[TrainingRecord]()
     teacher = config.get("teacher", "")
     # Which fonts and characters, not where on this machine they lay.
     names = {key: Path(config[key]).name for key in ("charset", "teacher") if key in config}
@@ -72,11 +90,11 @@ def training_of(run: Path, content: dict[str, Any], others: Sequence[str] = ()) 
         "config": config | names | {"font": [Path(font).name for font in fonts]},
         "pack": content["pack"],
         "before": _placed(_before(Path(init)), runs) if init else None,
-        "teacher": _placed(_taught(Path(teacher), content["teacher"]), runs) if teacher else None,
-        "mean_with": [_placed(_before(_weights_of(other)), runs) for other in others],
+        "teacher": _placed(_taught(find_weights(teacher), content.get("teacher")), runs) if teacher else None,
+        "mean_with": [_placed(_before(find_weights(other)), runs) for other in others],
         "steps": content["step"],
         "pictures": content["step"] * config["batch_size"],
-        "seconds": seconds and round(seconds),
+        "seconds": None if seconds is None else round(seconds),
         "machines": sorted({start["machine"] for start in starts}),
         "versions": record["versions"],
         "git": record["git"],
@@ -85,21 +103,29 @@ def training_of(run: Path, content: dict[str, Any], others: Sequence[str] = ()) 
     }
 
 
-def _placed(training: dict[str, Any], runs: list[dict[str, Any]]) -> int:
-    """Put a training and those that went into it among `runs`, each once, and say in which place it is itself."""
+def _placed(training: ReleasedTraining, runs: list[TrainingRecord]) -> int:
+    """Put a training and those that went into it among `runs`, each once; return its place."""
     places: list[int] = []
-    for record in [*training["runs"], {key: value for key, value in training.items() if key != "runs"}]:
-        # What was released before there were teachers has no such key.
-        of = {key: None if (at := record.get(key)) is None else places[at] for key in ("before", "teacher")}
-        record = record | of | {"mean_with": [places[other] for other in record["mean_with"]]}
+    for known in [*training["runs"], _without_runs(training)]:
+        record = known.copy()
+        record["before"] = None if (place := known.get("before")) is None else places[place]
+        # Older files have no teacher.
+        record["teacher"] = None if (place := known.get("teacher")) is None else places[place]
+        record["mean_with"] = [places[place] for place in known["mean_with"]]
         if record not in runs:
             runs.append(record)
         places.append(runs.index(record))
     return places[-1]
 
 
-def _before(weights: Path) -> dict[str, Any]:
-    """Say what released weights, or those of a run, had learnt from."""
+def _without_runs(training: ReleasedTraining) -> TrainingRecord:
+    """Return the record of the last run alone."""
+    record: Any = {key: value for key, value in training.items() if key != "runs"}
+    return cast(TrainingRecord, record)
+
+
+def _before(weights: Path) -> ReleasedTraining:
+    """Return what released weights, or those of a run, had learnt from."""
     if is_released(weights):
         return read_released(weights)["training"]
     run = weights.parent.parent
@@ -108,34 +134,31 @@ def _before(weights: Path) -> dict[str, Any]:
     return training_of(run, read_checkpoint(weights))
 
 
-def _taught(weights: Path, digest: str) -> dict[str, Any]:
-    """Say what a teacher, whose weights have this digest, had learnt from. Raises: DataError where it has changed."""
+def _taught(weights: Path, digest: str | None) -> ReleasedTraining:
+    """Return what a teacher of this digest had learnt from. Raises: DataError where its weights have changed."""
     found = weights_digest(read_model(weights)["ema"])
     if found != digest:
         raise DataError(f"{weights}: weights {found}, but the run learnt from {digest}; put those back to release it")
     return _before(weights)
 
 
-def _weights_of(name: str) -> Path:
-    """Return the released file or checkpoint of this path, or else the best weights of the run of this name."""
-    return Path(name) if Path(name).is_file() else find_checkpoint(name)
-
-
-def stages(training: dict[str, Any]) -> list[dict[str, Any]]:
+def stages(training: ReleasedTraining) -> list[dict[str, Any]]:
     """Return the runs that went into a training, each once, the first one first, whatever means were taken of them."""
     of_means = {"before", "mean_with", "temperature", "runs"}
-    runs = [{key: run[key] for key in run.keys() - of_means} for run in [*training["runs"], training]]
+    runs: list[dict[str, Any]] = [
+        {key: value for key, value in run.items() if key not in of_means} for run in [*training["runs"], training]
+    ]
     return [run for place, run in enumerate(runs) if run not in runs[:place]]
 
 
-def mean_with(content: dict[str, Any], others: Sequence[str]) -> dict[str, Tensor]:
+def mean_with(content: Checkpoint, others: Sequence[str]) -> dict[str, Tensor]:
     """Return the mean of a run's weights and of those of other runs or released files, which may know more characters.
 
-    Raises: UsageError for one that lacks some of the characters; what `find_checkpoint` and `transfer` raise.
+    Raises: UsageError for one that lacks some of the characters; what `find_weights` and `transfer` raise.
     """
     states = [content["ema"]]
     for other in others:
-        weights = _weights_of(other)
+        weights = find_weights(other)
         model = Recognizer(content["arch"], Charset(content["characters"]), content["size"])
         if lacking := transfer(model, weights).new:
             raise UsageError(f"{weights}: lacks {lacking:,} of the characters; leave it out of the mean")
@@ -184,7 +207,7 @@ def release(name: str, out: Path, figures: Path | None, *, others: Sequence[str]
 
     Raises: DataError for figures of other weights; UsageError or DataError for what cannot be released.
     """
-    checkpoint = _weights_of(name)
+    checkpoint = find_weights(name)
     content = read_checkpoint(checkpoint)
     require_preprocessing(content, checkpoint)
     training = training_of(checkpoint.parent.parent, content, others)
@@ -193,7 +216,7 @@ def release(name: str, out: Path, figures: Path | None, *, others: Sequence[str]
     load_weights(model, content["ema"], checkpoint)
     training["temperature"] = temperature(model, content["config"]["seed"])
     content["ema"] |= {key: content["ema"][key] / training["temperature"] for key in classifier(model)}
-    measured = read_json(figures) if figures else {}
+    measured: Figures = read_json(figures) if figures else {}
     digest = weights_digest(halved(content["ema"]))
     if figures and measured.get("weights") != digest:
         raise DataError(
@@ -207,7 +230,7 @@ def release(name: str, out: Path, figures: Path | None, *, others: Sequence[str]
 
 def file_of(name: str) -> Path:
     """Return the file of the package that the run `name` would be. Raises: UsageError for characters of neither."""
-    content = read_checkpoint(_weights_of(name))
+    content = read_checkpoint(find_weights(name))
     for charset, path in RELEASED.items():
         if content["characters"] == Charset.named(charset).characters:
             return path
@@ -237,12 +260,12 @@ def _facts(path: Path) -> dict[str, str]:
         "hardest": "not yet measured",
         "scores": "not yet measured",
         "time a picture": "not yet measured",
-        "trained on": f"{sum(run['pictures'] for run in runs):,} drawn pictures in {len(runs)} runs, "
+        "trained on": f"{sum(run['pictures'] for run in runs):,} drawn pictures in {counted(len(runs), 'run')}, "
         f"{_hours(None if None in times else sum(times))}",
-        "fonts drawn from, too": ", ".join(fonts) or "none",
+        "fonts used by the generator": ", ".join(fonts) or "none",
         "weights": _mixture(training),
-        "by": "; ".join(dict.fromkeys(machine for run in runs for machine in run["machines"])),
-        "checkpoint chosen by": judge_of(training),
+        "machine": "; ".join(dict.fromkeys(machine for run in runs for machine in run["machines"])),
+        "checkpoint": judge_of(training),
     }
     if figures:
         low, high = figures["top1_interval"]
@@ -252,23 +275,23 @@ def _facts(path: Path) -> dict[str, str]:
             "measured on": f"{figures['n']:,} pictures of {figures['characters']:,} characters in real handwriting, "
             f"all {figures['classes']:,} being possible answers",
             "hardest": ", ".join(f"{row['char']} {row['top1']:.0%}" for row in figures["worst"]),
-            "scores": f"{figures['mean_score']:.1%} on the mean, calibration error {figures['calibration_error']:.1%}",
+            "scores": f"mean score {figures['mean_score']:.1%}, calibration error {figures['calibration_error']:.1%}",
             "time a picture": f"{figures['ms_1']:.1f} ms one at a time, {figures['ms_64']:.1f} ms 64 at a time, on "
             f"one core of {figures['machine']}",
         }
     return facts
 
 
-def judge_of(training: dict[str, Any]) -> str:
-    """Say what chose a run's checkpoint among the others."""
+def judge_of(training: ReleasedTraining) -> str:
+    """Return which of a run's checkpoints it is, and what it was selected on."""
     best = training["validation"]
     if not best or best["step"] != training["steps"]:
-        return "nothing: it is the last"
-    return "drawn handwriting" if training["pack"]["val"].startswith("pen ") else "a pack"
+        return "the last; none was selected"
+    return f"selected on {'drawn handwriting' if training['pack']['val'].startswith('pen ') else 'a pack'}"
 
 
-def _mixture(training: dict[str, Any]) -> str:
-    """Say of how many weights a file's are the mean, and of how many those were that are means themselves."""
+def _mixture(training: ReleasedTraining) -> str:
+    """Return of how many weights a file's are the mean, and of how many those were that are means themselves."""
     others = [training["runs"][place] for place in training["mean_with"]]
     inner = [f", of which one is a mean of {1 + len(other['mean_with'])}" for other in others if other["mean_with"]]
     return f"mean of {len(others) + 1} runs'{''.join(inner)}" if others else "the last run's"

@@ -17,7 +17,7 @@ HEAD = """# Commands
 Written by `python pipelines/write_cli_docs.py` from the commands' `--help`.
 
 Exit codes: 0 done · 1 failed · 2 usage · 3 bad data · 75 stopped by a signal: run the same command again
-(hcr-train: with `--resume`) and it goes on.
+(hcr-train: with `--resume`) to continue.
 An error is one line on stderr that says what, where, and what to do; `--debug` shows the traceback.
 """
 

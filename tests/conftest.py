@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from hcr.charset import Charset
 from hcr.corpus.find import find_corpus
 from hcr.corpus.synthetic import draw_corpus, spread
 from hcr.evaluation.analysis import Evaluation
-from hcr.pack.packer import PackConfig, pack
+from hcr.pack.config import PackConfig
+from hcr.pack.packer import pack
 from tests.reports import evaluated, written
 from tests.runs import run_to_end
 
@@ -19,6 +21,14 @@ CHARACTERS, WRITERS = 12, 10
 
 # Two threads of a tiny network wait for each other more than they work, most of all on a busy machine.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The tests leave the user's cache alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HCR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

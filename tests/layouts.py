@@ -60,16 +60,23 @@ def lay_hdf5(path: Path, chars: str = "一丁") -> Path:
     return path
 
 
+def change_a_pixel(path: Path) -> None:
+    """Change the first pixel of a GNT file, and nothing of its size."""
+    raw = bytearray(path.read_bytes())
+    raw[10] ^= 0x40
+    path.write_bytes(raw)
+
+
 def find(*paths: Path, allowed: Charset | None = LEVEL1, numbering: Charset = LEVEL1) -> Corpus:
     return find_corpus(paths, allowed=allowed, numbering=numbering)
 
 
 def splits(corpus: Corpus) -> dict[str, str | None]:
-    return {unit.name: unit.split for unit in corpus.units}
+    return {partition.name: partition.split for partition in corpus.partitions}
 
 
 def read(corpus: Corpus) -> list[Sample | Damage]:
-    return [found for unit in corpus.units for found in unit.samples(hashlib.sha256())]
+    return [found for partition in corpus.partitions for found in partition.samples(hashlib.sha256())]
 
 
 def refusal(*paths: Path, kind: type[HcrError] = DataError, **charsets: Charset) -> str:

@@ -15,8 +15,9 @@ from hcr.evaluation.compare import Comparison, compare
 from hcr.evaluation.groups import Row
 from hcr.evaluation.metrics import Predictions, summarise
 from hcr.evaluation.page import html
-from hcr.pack.packer import PackConfig, pack
-from hcr.pack.store import open_pack
+from hcr.pack.config import PackConfig
+from hcr.pack.packer import pack
+from hcr.pack.store import open_reader
 
 # Characters that HTML and scripts stumble over, look-alikes, and enough others for a hundred pairs.
 CHARACTERS = Charset([*"<&\"'A", *"已己巳人入八", *Charset.level1().characters[:129]])
@@ -47,7 +48,7 @@ def evaluated(folder: Path) -> Evaluation:
             ]
             (folder / "raw" / split / f"{writer}.gnt").write_bytes(b"".join(records))
     pack(find_corpus([folder / "raw"], allowed=None, numbering=CHARACTERS), folder / "odd-32", PackConfig(size=32))
-    reader = open_pack(folder / "odd-32" / "test.lmdb")
+    reader = open_reader(folder / "odd-32" / "test.lmdb")
     target, classes = reader.labels.astype(np.int64), len(reader.charset)
     top = (target[:, None] + np.arange(10)) % classes
     wrong = np.flatnonzero(random.random(len(target)) < 0.4)

@@ -11,7 +11,7 @@ import torch
 
 from hcr.layout import checkpoints
 from hcr.models import read_checkpoint
-from hcr.training import Execution, StepReport, train
+from hcr.training import Execution, StepReport, TrainConfig, train
 
 GIVEN: dict[str, Any] = {"arch": "compact", "epochs": 3, "batch_size": 20, "lr": 2e-3, "seed": 5, "precision": "fp32"}
 
@@ -55,7 +55,9 @@ def run_to_end(
     pack: Path, run: Path, *, resume: bool = False, workers: int = 0, cache: str = "none", **given: Any
 ) -> Watcher:
     watcher = Watcher()
-    train(GIVEN | given, pack, run, Execution("cpu", workers, cache, checkpoint_every=1), watcher, resume=resume)
+    config, chosen = TrainConfig(**GIVEN | given), frozenset(GIVEN | given)
+    execution = Execution("cpu", workers, cache, checkpoint_every=1)
+    train(config, pack, run, execution, watcher, chosen=chosen, resume=resume)
     return watcher
 
 

@@ -1,4 +1,4 @@
-"""The house: which room may import which, and where the heavy packages may be."""
+"""The layers: which package may import which, and where the heavy packages may be."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ import pytest
 
 HCR = Path(__file__).parents[1] / "hcr"
 
-# Ground first. A room imports from lower floors, or from its own without going round.
-FLOORS = (
-    ("errors", "lazy"),
-    ("files", "charset", "config", "layout", "stop", "svg", "workers"),
+# Lowest first. A package imports from lower layers, or from its own but not in a circle.
+LAYERS = (
+    ("errors", "lazy", "text"),
+    ("files", "charset", "config", "layout", "records", "stop", "svg", "workers"),
     ("preprocess",),
     ("synth", "models"),
     ("corpus",),
     ("pack", "inference"),
     ("feed",),
     ("training", "evaluation"),
-    ("cli",),
+    ("api",),
+    ("cli", "__main__"),
 )
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+LAYER = {package: number for number, packages in enumerate(LAYERS) for package in packages}
 ONLY_IN = {
     "torch": {"synth", "models", "inference", "feed", "training", "evaluation"},
     "torchvision": {"models"},
@@ -38,7 +39,7 @@ ONLY_IN = {
 MODULES = sorted(path.relative_to(HCR).as_posix() for path in HCR.rglob("*.py"))
 
 
-def room_of(module: str) -> str:
+def package_of(module: str) -> str:
     return module.split("/")[0].removesuffix(".py")
 
 
@@ -52,43 +53,37 @@ def imports(module: str) -> Iterator[str]:
             yield node.module
 
 
-def rooms_imported(module: str) -> set[str]:
+def packages_imported(module: str) -> set[str]:
     found = {name.split(".")[1] for name in imports(module) if name.startswith("hcr.")}
-    return found - {room_of(module)}
-
-
-def may_import(cli: bool) -> set[str]:
-    """Rooms that may use torch; a command turns its device flag into a device."""
-    return ONLY_IN["torch"] | ({"cli"} if cli else set())
+    return found - {package_of(module)}
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module != "__init__.py"])
 def test_imports_go_down(module: str) -> None:
-    room = room_of(module)
-    assert room in FLOOR, f"{module}: a room without a floor"
-    for other in rooms_imported(module):
-        assert FLOOR[other] <= FLOOR[room], f"{module} imports {other}, which is above it"
+    package = package_of(module)
+    assert package in LAYER, f"{module}: a package without a layer"
+    for other in packages_imported(module):
+        assert LAYER[other] <= LAYER[package], f"{module} imports {other}, which is above it"
 
 
-def test_no_two_rooms_import_each_other() -> None:
-    edges: dict[str, set[str]] = {room: set() for room in FLOOR}
+def test_no_two_packages_import_each_other() -> None:
+    edges: dict[str, set[str]] = {package: set() for package in LAYER}
     for module in MODULES:
         if module != "__init__.py":
-            edges[room_of(module)] |= rooms_imported(module)
+            edges[package_of(module)] |= packages_imported(module)
     remaining = dict(edges)
     while remaining:
-        free = [room for room, others in remaining.items() if not others & remaining.keys()]
-        assert free, f"rooms import each other in a circle: {sorted(remaining)}"
-        for room in free:
-            del remaining[room]
+        free = [package for package, others in remaining.items() if not others & remaining.keys()]
+        assert free, f"packages import each other in a circle: {sorted(remaining)}"
+        for package in free:
+            del remaining[package]
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_heavy_packages_stay_in_their_rooms(module: str) -> None:
+def test_heavy_packages_stay_in_their_packages(module: str) -> None:
     for name in imports(module):
-        package = name.split(".")[0]
-        allowed = may_import(module == "cli/common.py") if package == "torch" else ONLY_IN.get(package)
-        assert allowed is None or {room_of(module), module} & allowed, f"{module} imports {name}"
+        allowed = ONLY_IN.get(name.split(".")[0])
+        assert allowed is None or {package_of(module), module} & allowed, f"{module} imports {name}"
 
 
 @pytest.mark.parametrize("name", ["metrics", "calibration", "groups", "compare"])
@@ -97,7 +92,7 @@ def test_figures_need_numpy_alone(name: str) -> None:
     assert set(imports(f"evaluation/{name}.py")) - standard <= {"numpy", "hcr.evaluation.metrics"}
 
 
-def test_judging_given_predictions_loads_no_torch() -> None:
+def test_evaluating_given_predictions_loads_no_torch() -> None:
     code = "import sys, hcr.evaluation; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
@@ -108,7 +103,7 @@ def test_only_commands_print_and_nothing_unpickles(module: str) -> None:
         if not isinstance(node, ast.Call):
             continue
         if isinstance(node.func, ast.Name) and node.func.id == "print":
-            assert room_of(module) == "cli", f"{module}: prints in line {node.lineno}"
+            assert package_of(module) == "cli", f"{module}: prints in line {node.lineno}"
         if isinstance(node.func, ast.Attribute) and node.func.attr in ("load", "loads", "Unpickler"):
             of = node.func.value
             assert not (isinstance(of, ast.Name) and of.id == "pickle"), f"{module}: unpickles in line {node.lineno}"

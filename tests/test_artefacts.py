@@ -22,8 +22,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from hcr.charset import Charset
 from hcr.feed.augment import augment
 from hcr.feed.sampler import epoch_order
-from hcr.pack.store import open_pack
-from hcr.training import Execution, train
+from hcr.pack.store import open_reader
+from hcr.training import Execution, TrainConfig, train
 from hcr.training.artefacts import RunArtefacts, curves_svg
 from tests.runs import GIVEN, Watcher
 
@@ -45,7 +45,7 @@ def texts(svg: str) -> list[str]:
 
 
 def test_the_contact_sheet_is_the_first_batch_as_the_network_sees_it(whole: Path, small_pack: Path) -> None:
-    reader = open_pack(small_pack / "train.lmdb")
+    reader = open_reader(small_pack / "train.lmdb")
     indices = epoch_order(len(reader), GIVEN["seed"], 0)[: GIVEN["batch_size"]]
     pictures = np.empty((len(indices), 32, 32), np.uint8)
     reader.pictures(indices, pictures)
@@ -72,7 +72,7 @@ def test_the_contact_sheet_shows_64_pictures_at_most(tmp_path: Path) -> None:
 def test_the_table_has_every_epoch_and_every_column(tmp_path: Path) -> None:
     rows = [row_of(1), {"epoch": 2, "step": 8, "lr": 0.0005, "later": 1}]
     record(tmp_path, rows)
-    RunArtefacts(tmp_path, Charset("一丁"), tensorboard=False).epoch(rows[-1])
+    RunArtefacts(tmp_path, Charset("一丁"), tensorboard=False).epoch()
     lines = (tmp_path / "metrics.csv").read_bytes().decode("utf-8").split("\n")
     assert lines[0] == "epoch,step,lr,train_loss,train_top1,val_loss,val_top1,val_n,later" and lines[-1] == ""
     first, second = csv.DictReader(lines)
@@ -143,11 +143,11 @@ def test_tensorboard_shows_every_epoch_once_however_often_the_run_was_started(sm
         def stop(steps: int = 4 * epochs - 1) -> None:
             raise KeyboardInterrupt(steps)
 
-        execution = Execution(workers=0, checkpoint_every=100, tensorboard=True)
+        execution = Execution("cpu", workers=0, checkpoint_every=100, tensorboard=True)
         with pytest.raises(KeyboardInterrupt):
-            train(GIVEN, small_pack, run, execution, Watcher(4 * epochs - 1, stop), resume=resume)
+            train(TrainConfig(**GIVEN), small_pack, run, execution, Watcher(4 * epochs - 1, stop), resume=resume)
     # Epoch 1 was written by the first start, 2 by the second, which the third one goes on from.
-    train(GIVEN, small_pack, run, execution, Watcher(), resume=True)
+    train(TrainConfig(**GIVEN), small_pack, run, execution, Watcher(), resume=True)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     for tag, key in (("loss/train", "train_loss"), ("top1/val", "val_top1"), ("lr", "lr"), ("epoch", "epoch")):
         assert scalars(run, tag) == [(row["step"], pytest.approx(row[key], rel=1e-6)) for row in rows]
@@ -158,12 +158,12 @@ def test_tensorboard_shows_every_epoch_once_however_often_the_run_was_started(sm
 def test_a_tensorboard_that_looks_on_forgets_what_an_earlier_start_wrote(tmp_path: Path) -> None:
     record(tmp_path, [row_of(1), row_of(2)])
     charset = Charset("一丁")
-    RunArtefacts(tmp_path, charset, tensorboard=True).epoch(row_of(2))
+    RunArtefacts(tmp_path, charset, tensorboard=True).epoch()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("lr")] == [4, 8]
     record(tmp_path, [row_of(1, lr=0.5)])
-    RunArtefacts(tmp_path, charset, tensorboard=True).epoch(row_of(1))
+    RunArtefacts(tmp_path, charset, tensorboard=True).epoch()
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("lr")] == [(4, 0.5)]
 
@@ -182,15 +182,15 @@ def test_without_tensorboard_its_flag_says_what_to_install(tmp_path: Path) -> No
 
 def test_a_view_that_cannot_be_written_leaves_the_older_one(tmp_path: Path) -> None:
     record(tmp_path, [row_of(1)])
-    views = RunArtefacts(tmp_path, Charset("一丁"), tensorboard=False)
-    views.epoch(row_of(1))
+    artefacts = RunArtefacts(tmp_path, Charset("一丁"), tensorboard=False)
+    artefacts.epoch()
     kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     record(tmp_path, [row_of(1), row_of(2)])
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50, limits[1]))
     try:
         with pytest.raises(OSError) as full:
-            views.epoch(row_of(2))
+            artefacts.epoch()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert full.value.errno == errno.EFBIG

@@ -18,6 +18,8 @@ import pytest
 from hcr.charset import Charset
 from hcr.corpus.gnt import encode_record
 
+pytestmark = pytest.mark.campaign
+
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 SAMPLES = 1200  # two batches of 512, and some
@@ -207,7 +209,7 @@ def test_labels_of_the_plot_do_not_lie_on_each_other(monkeypatch: pytest.MonkeyP
     lines = {f"way {n}": ([(0, 1000.0 + n), (2, 2000.0)], n == 0) for n in range(14)}
     drawn = ElementTree.fromstring(plot.draw(lines, "a & b"))
     places = sorted(float(e.attrib["y"]) for e in drawn.iter() if e.tag.endswith("text") and "way" in (e.text or ""))
-    assert len(places) == 14 and min(b - a for a, b in itertools.pairwise(places)) >= plot.LABEL_HEIGHT
+    assert len(places) == 14 and min(b - a for a, b in itertools.pairwise(places)) >= 1.2 * plot.FONT
     assert places[0] > 0 and places[-1] < plot.HEIGHT
 
 

@@ -119,6 +119,8 @@ def test_what_is_no_charset_is_refused_by_name(raw: bytes, message: str) -> None
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"charset 'levl1': no such name or file; name level1, gb2312, or a file of"):
+        Charset.named("levl1")
     with pytest.raises(DataError, match=r"none\.txt: cannot read a charset \(No such file"):
         Charset.read(tmp_path / "none.txt")
 
@@ -173,3 +175,9 @@ def test_the_json_says_what_it_is(tmp_path: Path) -> None:
     Charset("一丁").write(tmp_path / "set.json")
     value = json.loads((tmp_path / "set.json").read_text("utf-8"))
     assert value == {"characters": "一丁", "count": 2, "digest": Charset("一丁").digest}
+
+
+@pytest.mark.parametrize("char", ["", "ab", "永永"])
+def test_a_label_is_of_one_character(char: str) -> None:
+    with pytest.raises(DataError, match=f"charset: '{char}' is not one character"):
+        Charset.level1().label(char)

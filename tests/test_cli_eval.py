@@ -24,10 +24,17 @@ from tests.test_evaluation import checkpoint, pack_charset
 @pytest.fixture(scope="module")
 def trained(small_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run, "one", of one epoch on the small pack."""
-    from hcr.training import Execution, train
+    from hcr.training import Execution, TrainConfig, train
 
     folder = tmp_path_factory.mktemp("here")
-    train(GIVEN | {"epochs": 1}, small_pack, folder / "artifacts/one", Execution(), Watcher(), resume=False)
+    train(
+        TrainConfig(**GIVEN | {"epochs": 1}),
+        small_pack,
+        folder / "artifacts/one",
+        Execution("cpu"),
+        Watcher(),
+        resume=False,
+    )
     return folder
 
 
@@ -40,7 +47,7 @@ def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def test_figures_files_and_conditions(here: Path) -> None:
-    result = hcr("eval", "--robustness", "--error", 0.5, "--workers", 0)
+    result = hcr("eval", "--robustness", "--target-error", 0.5, "--workers", 0)
     said = ok(result)
     assert "robustness: 17 more passes, at least 00:" in result.stderr
     folder = here / "artifacts/one/eval/test"
@@ -61,6 +68,44 @@ def test_figures_files_and_conditions(here: Path) -> None:
     # What the files say is always of one evaluation: conditions of an earlier one do not stay beside new figures.
     ok(hcr("eval"))
     assert not list(folder.glob("robustness.*")) and "inverted" not in (folder / "report.html").read_text("utf-8")
+
+
+def test_older_spellings_work_and_help_shows_the_new_ones(here: Path, small_pack: Path) -> None:
+    ok(hcr("eval", "--pack", small_pack, "--error", 0.25, "--workers", 0))
+    summary = json.loads((here / "artifacts/one/eval/test/summary.json").read_text("utf-8"))
+    assert summary["rejection"]["wanted"] == 0.25 and summary["pack"]["path"] == str(small_pack)
+    shown = ok(hcr("eval", "--help"))
+    assert "--data" in shown and "--target-error" in shown
+    assert "--pack" not in shown and "--error" not in shown.replace("--target-error", "")
+
+
+def test_weights_of_a_run_and_of_a_file(here: Path, small_pack: Path) -> None:
+    ok(hcr("eval"))
+    first = np.load(here / "artifacts/one/eval/test/predictions.npz")["top"]
+    shutil.rmtree(here / "artifacts/one/eval")
+    ok(hcr("eval", "--weights", "one"))
+    assert np.array_equal(np.load(here / "artifacts/one/eval/test/predictions.npz")["top"], first)
+    shutil.copy(here / "artifacts/one/checkpoints/best.pt", here / "kept.pt")
+    for more, folder in ((), "kept"), (("--run", "other"), "other"):
+        said = ok(hcr("eval", "--weights", "kept.pt", "--data", small_pack, *more))
+        assert said.startswith(f"artifacts/{folder} on ")
+        assert np.array_equal(np.load(here / f"artifacts/{folder}/eval/test/predictions.npz")["top"], first)
+    line = refused(hcr("eval", "--weights", "kept.pt", "--data", small_pack, "--run", "one"), 2)
+    assert "artifacts/one: is a run of hcr-train; give these results a name of their own with --run" in line
+    assert "no such weights" in refused(hcr("eval", "--weights", "gone.pt", "--data", small_pack), 3)
+    both = ("--weights", "one", "--predictions", "artifacts/kept/eval/test/predictions.npz")
+    assert "no model is run; leave out --weights" in refused(hcr("eval", *both), 2)
+
+
+def test_released_weights_by_name(tmp_path: Path, corpus_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ok(hcr("data", "pack", corpus_folder, "--size", 64, "--out", "some-64"))
+    said = ok(hcr("eval", "--weights", "level1", "--data", "some-64", "--only-shared"))
+    summary = json.loads((tmp_path / "artifacts/level1/eval/test/summary.json").read_text("utf-8"))
+    assert said.startswith("artifacts/level1 on some-64 test: n 24, ")
+    # They learnt from drawn handwriting, so of 24 drawn pictures of 12 characters they read nearly all.
+    assert summary["classes"] == 12 and summary["top1"] >= 22 / 24
+    assert summary["checkpoint"].endswith("compact.safetensors") and summary["seen"] == ""
 
 
 def test_data_that_was_seen(here: Path) -> None:
@@ -84,7 +129,7 @@ def test_two_runs_side_by_side(here: Path) -> None:
     assert "95% interval -" in (here / "artifacts/two/eval/test/report.html").read_text("utf-8")
 
 
-def test_predictions_from_elsewhere(here: Path, small_pack: Path) -> None:
+def test_predictions_of_another_system(here: Path, small_pack: Path) -> None:
     ok(hcr("eval"))
     shutil.copy("artifacts/one/eval/test/predictions.npz", "theirs.npz")
     said = ok(hcr("eval", "--predictions", "theirs.npz", "--pack", small_pack, "--compare", "one"))
@@ -92,7 +137,7 @@ def test_predictions_from_elsewhere(here: Path, small_pack: Path) -> None:
     assert (here / "artifacts/theirs/eval/test/report.html").is_file()
     arguments = ("--predictions", "theirs.npz", "--pack", small_pack)
     assert "is a run of hcr-train" in refused(hcr("eval", *arguments, "--run", "one"), 2)
-    assert "there is no model to run" in refused(hcr("eval", *arguments, "--robustness"), 2)
+    assert "no model is run; leave out --weights, --robustness" in refused(hcr("eval", *arguments, "--robustness"), 2)
 
 
 def test_only_shared_says_how_many(here: Path, small_pack: Path) -> None:

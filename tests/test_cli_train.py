@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hcr.cli.train import main
+from hcr.config import settings_of
 from hcr.layout import checkpoints
 from hcr.models import read_checkpoint
 from hcr.training import Execution, TrainConfig
@@ -55,22 +56,18 @@ def here(small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return tmp_path
 
 
-def test_every_setting_has_a_flag_that_shows_its_own_default() -> None:
+def test_every_setting_has_an_option_with_its_default_and_help() -> None:
     flags = {option.name: option for option in main.params}
     defaults = main.make_context("hcr-train", []).params
-    for field in dataclasses.fields(TrainConfig):
+    fields = [*dataclasses.fields(TrainConfig), *dataclasses.fields(Execution)]
+    declared = settings_of(TrainConfig) | settings_of(Execution)
+    for field in fields:
         option = flags[field.name]
         assert isinstance(option, click.Option) and option.help
-        # Those that depend on pack or device say so in words.
-        if field.name in ("draw", "charset", "pages", "teacher", "size", "batch_size", "precision"):
-            assert defaults[field.name] is None and "[default: " in option.help
-        elif option.multiple:
-            assert defaults[field.name] == field.default == ()
-        else:
-            assert defaults[field.name] == field.default and (option.show_default or option.is_flag)
-    for field in dataclasses.fields(Execution):
-        if field.name not in ("device", "workers"):
-            assert defaults[field.name] == field.default and type(defaults[field.name]) is type(field.default)
+        assert option.help.startswith(declared[field.name].help)
+        assert defaults[field.name] == field.default and type(defaults[field.name]) is type(field.default)
+        assert "[default: " in option.help or field.default is False
+    assert flags["epochs"].help == "Passes over the training split.  [default: 20; 1 to 10,000]"  # type: ignore[attr-defined]
 
 
 def test_help_has_sections_with_every_flag_in_one() -> None:
@@ -115,24 +112,16 @@ def test_default_then_recipe_then_flag(here: Path) -> None:
         "ema_decay": 0.9, "augmentation": False, "precision": "bf16", "sync_bn": False, "seed": 4,
     }  # fmt: skip
     # Which of the two this tests depends on the machine.
-    assert ("this CPU has no such arithmetic" in result.stderr) == (not Execution().multiplies_bf16)
-    assert Execution().usual()["precision"] == ("bf16" if Execution().multiplies_bf16 else "fp32")
+    assert ("this CPU has no such arithmetic" in result.stderr) == (not Execution("cpu").multiplies_bf16)
+    assert Execution("cpu").usual()["precision"] == ("bf16" if Execution("cpu").multiplies_bf16 else "fp32")
     assert {"first-batch.png", "metrics.csv", "curves.svg"} <= {path.name for path in Path(out.split(":")[0]).iterdir()}
 
 
-@pytest.mark.parametrize(
-    ("given", "every"), [("500", 500), ("500steps", 500), ("1step", 1), ("30s", 30.0), ("1.5m", 90.0), ("2h", 7200.0)]
-)
-def test_checkpoints_come_every_so_many_steps_or_seconds(given: str, every: float) -> None:
-    (option,) = (option for option in main.params if option.name == "checkpoint_every")
-    found = option.type.convert(given, option, None)
-    assert found == every and type(found) is type(every)
-
-
-@pytest.mark.parametrize("given", ["0", "0s", "-5", "ten", "5 m", "5d", "1.5steps", ""])
-def test_other_pauses_between_checkpoints_are_refused(given: str) -> None:
-    line = refused(hcr_train("--checkpoint-every", given), 2)
-    assert f"'--checkpoint-every': {given!r}: expected steps as 500, or a time as 30s, 10m or 2h" in line
+def test_a_processor_kept_to_avx2_trains_in_fp32() -> None:
+    code = "from hcr.training import Execution; print(Execution('cpu').usual()['precision'])"
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": "avx2"}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout == "fp32\n"
 
 
 def test_checkpoints_are_written_as_often_as_asked(here: Path) -> None:
@@ -157,10 +146,61 @@ def test_weights_to_begin_with_come_from_a_run_or_a_file(here: Path) -> None:
     assert (tuned[key] == again[key]).all()
     assert (tuned[key] - average).abs().max() < 1e-6 < (fresh[key] - average).abs().max()
     assert record("tuned")["starts"][0]["init"] == str(best)  # type: ignore[index]
-    assert "artifacts/nobody: no checkpoint here" in refused(hcr_train("--run", "x", "--init", "nobody", *SHORT), 3)
-    assert "gone.pt: no such checkpoint" in refused(hcr_train("--run", "x", "--init", "gone.pt", *SHORT), 3)
+    assert "nobody: no such weights" in refused(hcr_train("--run", "x", "--init", "nobody", *SHORT), 3)
+    assert "gone.pt: no such weights" in refused(hcr_train("--run", "x", "--init", "gone.pt", *SHORT), 3)
     assert "efficientnet_v2_s" in refused(hcr_train("--run", "x", "--init", "base", "--device", "cpu"), 2)
     assert not Path("artifacts/x").exists()
+
+
+def test_a_file_of_weights_may_have_any_name_but_a_runs(here: Path) -> None:
+    ok(hcr_train("--run", "base", *SHORT))
+    shutil.copy("artifacts/base/checkpoints/best.pt", "base")
+    line = refused(hcr_train("--run", "x", "--init", "base", *SHORT), 2)
+    assert line == (
+        f"error: base: means a file ({here / 'base'}) and a run (artifacts/base/checkpoints/best.pt); give the path of "
+        "the one"
+    )
+    for name in ("x.pth", "plain"):
+        shutil.copy("artifacts/base/checkpoints/best.pt", name)
+        done = hcr_train("--run", f"of-{name}", "--init", name, *SHORT)
+        ok(done)
+        assert f"weights of {name}: 12 characters keep their rows" in done.stderr
+    Path("x.pth").write_bytes(b"other")
+    for flag in ("--init", "--teacher"):
+        assert "error: x.pth: not a readable checkpoint" in refused(hcr_train("--run", "y", flag, "x.pth", *SHORT), 3)
+        line = refused(hcr_train("--run", "y", flag, "y.pth", *SHORT), 3)
+        assert line == (
+            "error: y.pth: no such weights; name a file, released weights (level1, gb2312), or a run (those with a "
+            "checkpoint: base, of-plain, of-x.pth)"
+        )
+    assert not Path("artifacts/y").exists()
+
+
+def test_released_weights_are_named_like_any_others(here: Path) -> None:
+    done = hcr_train("--run", "began", "--init", "level1", *SHORT)
+    ok(done)
+    assert "hcr/models/released/compact.safetensors: 12 characters keep their rows, 0 are new" in done.stderr
+    # They read pictures of 64 px, and the pack has 32.
+    line = refused(hcr_train("--run", "taught", "--teacher", "gb2312", *SHORT), 2)
+    assert "compact-gb2312.safetensors: reads pictures of 64 px, expected 32" in line
+
+
+def test_a_new_run_has_no_name_of_released_weights(here: Path) -> None:
+    for name in ("level1", "gb2312"):
+        line = refused(hcr_train("--run", name, *SHORT), 2)
+        assert line == f"error: --run {name}: is the name of released weights; choose another name"
+        assert not Path("artifacts", name).exists()
+    # One that is there already is resumed.
+    ok(hcr_train("--run", "base", *SHORT))
+    shutil.move("artifacts/base", "artifacts/level1")
+    ok(hcr_train("--run", "level1", "--resume", *SHORT))
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "..", "/tmp/x"])
+def test_a_run_outside_of_artifacts_is_refused(here: Path, name: str) -> None:
+    line = refused(hcr_train("--run", name, *SHORT), 2)
+    assert line == f"error: run {name!r}: expected one plain name, which is a folder in artifacts"
+    assert not Path("artifacts").exists() and sorted(path.name for path in here.parent.glob("x*")) == []
 
 
 def settings_shown(out: str) -> dict[str, object]:
@@ -203,20 +243,22 @@ def test_what_a_dry_run_shows_is_what_a_run_does(here: Path) -> None:
     repeated = ok(hcr_train("--dry-run", *CPU, "--recipe", "shown.toml"))
     assert settings_shown(repeated) == settings_shown(out)
     again = ok(hcr_train("--dry-run", "--run", "first", "--resume", "--device", "cpu"))
-    assert "artifacts/first, goes on at step 4" in again and settings_shown(again) == settings_shown(out)
+    assert "artifacts/first, resumes at step 4" in again and settings_shown(again) == settings_shown(out)
     assert "# the run" in again and "# default" not in again
 
 
 def test_a_dry_run_refuses_what_the_run_would(here: Path) -> None:
     ok(hcr_train("--run", "first", *SHORT))
-    assert "artifacts/first: has checkpoints; go on with --resume" in refused(
+    assert "artifacts/first: has checkpoints; resume it with --resume" in refused(
         hcr_train("--dry-run", "--run", "first", *SHORT), 2
     )
     assert "--lr 0.5: the run was started with 0.002" in refused(
         hcr_train("--dry-run", "--run", "first", "--resume", "--lr", 0.5, "--device", "cpu"), 2
     )
-    assert "--batch-size 500: " in refused(hcr_train("--dry-run", *SHORT, "--batch-size", 500), 2)
-    assert "lr 11.0: expected" in refused(hcr_train("--dry-run", *SHORT, "--lr", 11), 2)
+    assert "training samples; use --batch-size 84 or fewer" in refused(
+        hcr_train("--dry-run", *SHORT, "--batch-size", 500), 2
+    )
+    assert "--lr 11.0: expected 1e-08 to 10" in refused(hcr_train("--dry-run", *SHORT, "--lr", 11), 2)
 
 
 def test_batches_are_looked_for_on_a_gpu_only(here: Path) -> None:

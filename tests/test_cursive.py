@@ -1,15 +1,20 @@
 """Skeletons and running forms: corners, kinds, parts, and which components the rules find."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 
 from hcr.charset import Charset
-from hcr.synth import StrokeTable
+from hcr.synth import Generator, StrokeTable, style
 from hcr.synth.copybook import NUMBERS, STEPS, make_copybook
+from hcr.synth.cursive import sites
+from hcr.synth.cursive.lines import Found, New, knots
 from hcr.synth.cursive.rules import RULES
 from hcr.synth.cursive.sites import around, knots_of, sheltered, sites_of, tie, with_running_forms
 from hcr.synth.skeleton import BENT, DOT, HENG, NA, PIE, SHU, Stroke, parts_of, strokes_of, without_false_hooks
+from hcr.synth.style import WriterStyles
 
 
 def written(char: str) -> list[Stroke]:
@@ -95,6 +100,33 @@ def test_rules_find_their_components(rule: str, having: str, lacking: str) -> No
     assert [char for char in lacking if rule in found[char]] == []
 
 
+def test_a_further_rule_has_a_liking_and_changes_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cross(strokes: Sequence[Stroke], first: int) -> Found | None:
+        """十, which no other rule takes: always without its upright."""
+        if len(strokes) != 2 or [stroke.kind for stroke in strokes] != [HENG, SHU]:
+            return None
+        return 2, [(1.0, [New(knots(strokes[0]))])]
+
+    def likings() -> torch.Tensor:
+        return WriterStyles(0, writers, zero + ord("十"), zero).liking
+
+    def drawn(char: str) -> torch.Tensor:
+        return Generator(char).draw(zero, writers, zero, seed=0, size=32)
+
+    writers = torch.arange(40)
+    zero = torch.zeros_like(writers)
+    before, pictures = likings(), {char: drawn(char) for char in "十口"}
+    assert before.shape == (40, len(RULES))
+    for module in (sites, style):
+        monkeypatch.setattr(module, "RULES", (*RULES, cross))
+    after = likings()
+    assert after.shape == (40, len(RULES) + 1) and torch.equal(after[:, : len(RULES)], before)
+    assert torch.equal(drawn("口"), pictures["口"])
+    # Fast writers leave the upright out, as the last rule says; the others write it.
+    before, after = ((picture[:, 0] < 255).any(2).sum(1) for picture in (pictures["十"], drawn("十")))
+    assert (before > 14).all() and 5 < (after > 14).sum() < 35
+
+
 def test_a_fast_hand_lets_the_dot_above_a_level_stroke_reach_it() -> None:
     strokes = written("主")
     (site,) = [site for site in sites_of(strokes) if RULES[site.rule].__name__ == "lid"]
@@ -115,8 +147,8 @@ def test_sites_share_no_stroke_and_their_lines_stay_near_the_box() -> None:
             end = site.first + site.strokes
             assert 0 < sum(share for share, _ in site.alternatives) < 1
         assert end <= len(strokes)
-        for knots in knots_of(sites_of(strokes)):
-            assert len(knots) >= 2 and knots.min() > -0.1 and knots.max() < 1.1, char
+        for line in knots_of(sites_of(strokes)):
+            assert len(line) >= 2 and line.min() > -0.1 and line.max() < 1.1, char
 
 
 def test_what_is_below_a_roof_is_drawn_into_it() -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hcr.feed.degrade import _EFFECTS, SHARES, Drawn, degrade
+from hcr.feed.degrade import _EFFECTS, SHARES, Chances, degrade
 from hcr.synth import Generator
 
 CHARACTERS = "永国鼎道龟"
@@ -42,8 +42,8 @@ def test_any_size_and_small_batches(size: int) -> None:
 
 def test_effects_do_what_they_are_named_after(pictures: torch.Tensor) -> None:
     ink = (255 - pictures[:40].float()) / 255
-    drawn = Drawn.of(torch.arange(40) + 12345)
-    amount = {name: effect(ink.clone(), drawn) for name, effect in _EFFECTS.items()}
+    chances = Chances.draw(torch.arange(40) + 12345)
+    amount = {name: effect(ink.clone(), chances) for name, effect in _EFFECTS.items()}
     mean = {name: values.mean() / ink.mean() for name, values in amount.items()}
     assert mean["bolder"] > 1.2 and mean["thinner"] < 0.95 and mean["lose"] < 0.9 and mean["faint"] < 0.8
     assert mean["move"] < 0.95 and mean["tint"] > 1.1 and mean["specks"] > 1.002 and mean["lines"] > 1.02

@@ -24,7 +24,7 @@ from hcr.models import Recognizer, load_recognizer, read_checkpoint
 from hcr.models.released import weights_digest, write_released
 from hcr.preprocess.fit import PREPROCESSING
 from hcr.synth.pages import are_pages
-from hcr.training import Execution, train
+from hcr.training import Execution, TrainConfig, train
 from hcr.training.distributed import Processes
 from hcr.training.setup import RunSetup, set_up_run
 from hcr.training.step import Stepper, Teacher
@@ -58,13 +58,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(folder: Path, name: str, **other: Any) -> Path:
     """Train `folder / name`, on FEW where nothing else is said."""
     given = GIVEN | DRAW | {"charset": str(folder / "few.txt")} | other
-    train(given, None, folder / name, Execution(), Watcher(), resume=False)
+    train(TrainConfig(**given), None, folder / name, Execution("cpu"), Watcher(), resume=False)
     return folder / name
 
 
 def planned(folder: Path, **other: Any) -> RunSetup:
     given = GIVEN | DRAW | {"charset": str(folder / "few.txt")} | other
-    return set_up_run(given, None, folder / "none", Execution(), Processes(), init=None, found=None)
+    return set_up_run(TrainConfig(**given), None, folder / "none", Execution("cpu"), Processes(), Watcher())[0]
 
 
 def best(folder: Path, name: str) -> Path:
@@ -85,8 +85,8 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("parts", [1, 3])
 def test_the_loss_of_a_step_is_the_formula(folder: Path, parts: int) -> None:
     teacher, batch = best(folder, "teacher"), pictures(20)
-    plan = planned(folder, teacher=str(teacher), augmentation=False, dropout=0.0, accumulate=parts)
-    state = plan.state(None, Watcher())
+    setup = planned(folder, teacher=str(teacher), augmentation=False, dropout=0.0, accumulate=parts)
+    state = setup.state(None, Watcher())
     state.model.train()
     theirs = answers(load_recognizer(teacher), batch.images)[:, [MORE.label(char) for char in FEW.characters]]
     assert theirs.std(0).min() > 0.5, "a teacher that always answers the same shows nothing"
@@ -95,27 +95,28 @@ def test_the_loss_of_a_step_is_the_formula(folder: Path, parts: int) -> None:
     named = np.eye(len(FEW))[batch.labels.numpy()] * 0.9 + 0.1 / len(FEW)
     p, q = log_softmax(theirs / 2), log_softmax(own / 2)
     expected = -0.1 * (named * log_softmax(own)).sum() + 0.9 * 2**2 * (np.exp(p) * (p - q)).sum()
-    stepper = Stepper(plan.config, state, Processes(), plan.teacher, compiled=False)
+    stepper = Stepper(setup.config, state, Processes(), setup.teacher, compiled=False)
     stepper.take(batch, 1e-3)
     assert float(state.tally.loss) == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_teacher_is_shown_what_is_on_a_page_without_the_page(folder: Path) -> None:
     teacher = best(folder, "teacher")
-    plan = planned(folder, teacher=str(teacher), augmentation=False, dropout=0.0, pages=0.5)
-    feed = plan.splits["train"].feed(SequentialBatches(20, 20), Execution())
+    setup = planned(folder, teacher=str(teacher), augmentation=False, dropout=0.0, pages=0.5)
+    feed = setup.splits["train"].feed(SequentialBatches(20, 20), Execution("cpu"))
     (batch,) = feed
-    paged = are_pages(batch.index, plan.config.seed, 0.5)
+    assert batch.clean is not None
+    paged = are_pages(batch.index, setup.config.seed, 0.5)
     assert torch.equal(batch.images[~paged], batch.clean[~paged])
     assert (batch.images[paged] != batch.clean[paged]).flatten(1).any(1).all()
-    state = plan.state(None, Watcher())
+    state = setup.state(None, Watcher())
     state.model.train()
     theirs = answers(load_recognizer(teacher), batch.clean)[:, [MORE.label(char) for char in FEW.characters]]
     own = answers(state.model, batch.images)
     named = np.eye(len(FEW))[batch.labels.numpy()] * 0.9 + 0.1 / len(FEW)
     p, q = log_softmax(theirs / 2), log_softmax(own / 2)
     expected = -0.3 * (named * log_softmax(own)).sum() + 0.7 * 2**2 * (np.exp(p) * (p - q)).sum()
-    Stepper(plan.config, state, Processes(), plan.teacher, compiled=False).take(batch, 1e-3)
+    Stepper(setup.config, state, Processes(), setup.teacher, compiled=False).take(batch, 1e-3)
     assert float(state.tally.loss) == pytest.approx(expected, rel=1e-4)
     assert float(state.tally.correct) == (own.argmax(1) == batch.labels.numpy()).sum()
 
@@ -160,8 +161,8 @@ def test_a_stopped_run_ends_like_one_that_was_not(folder: Path, tmp_path: Path, 
     given = GIVEN | DRAW | {"charset": str(folder / "few.txt"), "teacher": str(best(folder, "teacher"))}
     watcher = Watcher(step, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Stopped, match=f"at step {step} of 8"):
-        train(given, None, tmp_path / "run", Execution(), watcher, resume=False)
-    train({}, None, tmp_path / "run", Execution(), Watcher(), resume=True)
+        train(TrainConfig(**given), None, tmp_path / "run", Execution("cpu"), watcher, resume=False)
+    train(TrainConfig(), None, tmp_path / "run", Execution("cpu"), Watcher(), resume=True)
     require_equal(end_of(tmp_path / "run"), end_of(folder / "uncut"))
 
 
@@ -176,14 +177,14 @@ def test_another_teacher_is_refused_where_a_run_goes_on(folder: Path, tmp_path: 
 
     def refused(kind: type[HcrError], given: dict[str, Any]) -> str:
         with pytest.raises(kind) as found:
-            train(given, None, going, Execution(), Watcher(), resume=True)
+            train(TrainConfig(**given), None, going, Execution("cpu"), Watcher(), resume=True)
         assert files(going) == before
         return str(found.value)
 
     # Other files with the same weights are no other teacher.
     content = read_checkpoint(teacher)
     torch.save(content | {"step": 0}, teacher)
-    train({}, None, going, Execution(), Watcher(), resume=True)
+    train(TrainConfig(), None, going, Execution("cpu"), Watcher(), resume=True)
     before = files(going)
     content["ema"]["backbone.head.2.bias"][3] += 1e-3
     torch.save(content, teacher)
@@ -193,10 +194,12 @@ def test_another_teacher_is_refused_where_a_run_goes_on(folder: Path, tmp_path: 
         "another --run"
     )
     teacher.unlink()
-    assert refused(DataError, {}) == f"{teacher}: no such checkpoint"
-    assert f"--teacher x.pt: the run was started with {teacher}; leave" in refused(UsageError, {"teacher": "x.pt"})
+    assert refused(DataError, {}).startswith(f"{teacher}: no such weights")
+    other = str(best(folder, "teacher"))
+    assert f"--teacher {other}: the run was started with {teacher}; leave" in refused(UsageError, {"teacher": other})
     going, before = folder / "teacher", files(folder / "teacher")
-    assert "--teacher x.pt: the run was started with none; leave" in refused(UsageError, {"teacher": "x.pt"})
+    assert f"--teacher {other}: the run was started with none; leave" in refused(UsageError, {"teacher": other})
+    assert refused(DataError, {"teacher": "x.pt"}).startswith("x.pt: no such weights")
 
 
 def test_a_checkpoint_from_before_there_were_teachers_goes_on(folder: Path) -> None:
@@ -206,7 +209,7 @@ def test_a_checkpoint_from_before_there_were_teachers_goes_on(folder: Path) -> N
     del content["teacher"], content["config"]["teacher"]
     content["config"]["epochs"] = 2
     torch.save(content, path)
-    train({}, None, old, Execution(), Watcher(), resume=True)
+    train(TrainConfig(), None, old, Execution("cpu"), Watcher(), resume=True)
     assert end_of(old)[0]["step"] == 8
 
 
@@ -218,7 +221,7 @@ def test_teachers_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> N
     ):
         with pytest.raises(UsageError, match=rf"--teacher {pupil}: {message}"):
             run(tmp_path, "run", **{"charset": str(folder / "few.txt")} | given)
-    with pytest.raises(DataError, match=r"gone\.pt: no such checkpoint"):
+    with pytest.raises(DataError, match=r"gone\.pt: no such weights"):
         run(tmp_path, "run", charset=more, teacher=str(tmp_path / "gone.pt"))
     assert not (tmp_path / "run").exists()
 
@@ -232,7 +235,7 @@ def test_a_pack_is_learnt_from_released_weights_of_another_network(small_pack: P
     write_released(file, content, "none", {"pack": {}}, {})
     watcher = Watcher()
     given = GIVEN | {"epochs": 1, "teacher": str(file)}
-    train(given, small_pack, tmp_path / "run", Execution(), watcher, resume=False)
+    train(TrainConfig(**given), small_pack, tmp_path / "run", Execution("cpu"), watcher, resume=False)
     assert watcher.rows[0]["skipped_steps"] == 0 and np.isfinite(watcher.rows[0]["train_loss"])
 
 
@@ -268,4 +271,4 @@ def test_a_recipe_or_a_flag_names_the_teacher(folder: Path, tmp_path: Path, monk
     assert flag.exit_code == 0, flag.output
     require_equal(*(end_of(Path("artifacts", name))[0]["model"] for name in ("first", "second")))
     missing = hcr_train("--draw", 80, "--run", "x", "--teacher", "nobody")
-    assert missing.exit_code == 3 and "error: artifacts/nobody: no checkpoint here" in missing.stderr
+    assert missing.exit_code == 3 and "error: nobody: no such weights" in missing.stderr

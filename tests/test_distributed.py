@@ -42,7 +42,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import torch
 from hcr.models import BACKBONES
-from hcr.training import Execution, train
+from hcr.training import Execution, TrainConfig, train
 from tests.runs import Tiny, Watcher
 BACKBONES["tiny"] = Tiny
 torch.set_default_dtype(torch.float64)
@@ -58,7 +58,7 @@ if victim and os.environ["RANK"] == victim and os.environ["TORCHELASTIC_RESTART_
         return take(self, *given)
     Stepper.take = die
 watcher = Watcher()
-train(settings, pack, run, Execution(workers=0, checkpoint_every=1), watcher, resume=True)
+train(TrainConfig(**settings), pack, run, Execution("cpu", workers=0, checkpoint_every=1), watcher, resume=True)
 if watcher.steps:
     print("spoke:", os.environ.get("RANK"), watcher.steps[0], flush=True)
 """

@@ -22,7 +22,7 @@ from hcr.corpus.find import find_corpus
 from hcr.errors import DataError, UsageError
 from hcr.layout import splits_of
 from hcr.pack.export import FORMATS, export
-from hcr.pack.store import PackReader, close_packs, open_pack
+from hcr.pack.store import PackReader, close_packs, open_reader
 from tests.test_docs import described
 
 SPLITS = ("train", "val", "test")
@@ -30,7 +30,7 @@ KINDS = ("hdf5", "npy", "png", "gnt")
 
 
 def readers(folder: Path) -> dict[str, PackReader]:
-    return {split: open_pack(folder / f"{split}.lmdb") for split in splits_of(folder)}
+    return {split: open_reader(folder / f"{split}.lmdb") for split in splits_of(folder)}
 
 
 def all_pictures(reader: PackReader) -> np.ndarray:
@@ -156,7 +156,7 @@ def test_characters_that_cannot_name_a_folder_survive_as_numbers(tmp_path: Path)
     assert Charset.read(tmp_path / "out/char_dict").characters == "./a一"
     assert [path.name for path in (tmp_path / "out/test/00000").iterdir()] == ["0000000.png"]
     back = find_corpus([tmp_path / "out"], allowed=None, numbering=Charset.level1())
-    assert [unit.char for unit in back.units] == list("./a一")  # type: ignore[attr-defined]
+    assert [partition.char for partition in back.partitions] == list("./a一")  # type: ignore[attr-defined]
 
 
 def test_gnt_comes_back_with_its_writers(small_pack: Path, tmp_path: Path) -> None:
@@ -212,14 +212,14 @@ def test_what_cannot_be_exported_is_refused(small_pack: Path, tmp_path: Path) ->
     source = small(tmp_path, "一", "")
     with pytest.raises(UsageError, match="no split 'train'; it has test"):
         export(source, tmp_path / "out", "npy", ["train"])
-    with pytest.raises(DataError, match="no pack here"):
+    with pytest.raises(DataError, match="no such pack; make it with"):
         export(tmp_path / "none", tmp_path / "out", "npy")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_damage_in_the_pack_leaves_nothing_behind(tmp_path: Path, kind: str) -> None:
     source = small(tmp_path, "一丁", "")
-    pixels = all_pictures(open_pack(source / "test.lmdb"))[1].tobytes()
+    pixels = all_pictures(open_reader(source / "test.lmdb"))[1].tobytes()
     changed = (source / "test.lmdb").read_bytes().replace(pixels, bytes([pixels[0] ^ 1]) + pixels[1:])
     (source / "new").write_bytes(changed)
     (source / "new").replace(source / "test.lmdb")

@@ -1,4 +1,4 @@
-"""Another system's predictions: judged as ours are, and refused where they do not fit."""
+"""Another system's predictions: evaluated as ours are, and refused where they do not fit."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pytest
 from hcr.charset import Charset
 from hcr.errors import DataError
 from hcr.evaluation import compare_with, evaluate_checkpoint, evaluate_external, write_report
-from hcr.pack.store import open_pack
+from hcr.pack.store import open_reader
 from tests.test_evaluation import checkpoint, pack_charset
 
 
 @pytest.fixture
 def truth(small_pack: Path) -> str:
     """The character of each of the 24 test samples."""
-    reader = open_pack(small_pack / "test.lmdb")
+    reader = open_reader(small_pack / "test.lmdb")
     return "".join(reader.charset[label] for label in reader.labels)
 
 
@@ -37,7 +37,7 @@ def test_our_own_predictions_give_the_same_report(small_pack: Path, tmp_path: Pa
     write_report(tmp_path / "theirs", found)
     for name in ("per_class.csv", "confusions.csv", "writers.csv", "strokes.csv", "groups.csv"):
         assert (tmp_path / "ours" / name).read_bytes() == (tmp_path / "theirs" / name).read_bytes()
-    mine, theirs = (json.loads((tmp_path / of / "summary.json").read_text("utf-8")) for of in ("ours", "theirs"))
+    mine, theirs = (json.loads((tmp_path / name / "summary.json").read_text("utf-8")) for name in ("ours", "theirs"))
     assert theirs["elsewhere"] == str(tmp_path / "ours/predictions.npz")
     assert theirs["checkpoint"] is theirs["seconds"] is theirs["ms_per_picture"] is None
     same = mine.keys() - {"elsewhere", "checkpoint", "checkpoint_digest", "arch"}
@@ -53,8 +53,8 @@ def test_a_table_of_characters_in_any_order(small_pack: Path, tmp_path: Path, tr
     found = evaluate_external(file, small_pack, "test")
     assert found.predictions.index.tolist() == list(range(24)) and found.summary.top1 == 16 / 24
     assert found.predictions.score[:, 0].tolist() == [0.5] * 24 and np.isnan(found.predictions.score[:, 1]).all()
-    findings = write_report(tmp_path / "eval", found)
-    assert findings.calibration is not None and findings.calibration.ece == pytest.approx(16 / 24 - 0.5)
+    analysis = write_report(tmp_path / "eval", found)
+    assert analysis.calibration is not None and analysis.calibration.ece == pytest.approx(16 / 24 - 0.5)
 
 
 def test_without_scores_there_is_no_calibration(small_pack: Path, tmp_path: Path, truth: str) -> None:
@@ -62,9 +62,9 @@ def test_without_scores_there_is_no_calibration(small_pack: Path, tmp_path: Path
                                                          for place, char in enumerate(truth)])  # fmt: skip
     found = evaluate_external(file, small_pack, "test")
     assert found.summary.top1 == 23 / 24 and found.summary.micro_precision == 1
-    findings = write_report(tmp_path / "eval", found)
-    assert findings.calibration is findings.coverage is findings.rejection is None
-    assert findings.confident_errors.tolist() == [5] and findings.confusions == []
+    analysis = write_report(tmp_path / "eval", found)
+    assert analysis.calibration is analysis.coverage is analysis.rejection is None
+    assert analysis.confident_errors.tolist() == [5] and analysis.confusions == []
     summary = json.loads((tmp_path / "eval/summary.json").read_text("utf-8"))
     assert summary["ece"] is None and summary["rejection"] is None
     rows = list(csv.DictReader((tmp_path / "eval/per_class.csv").read_text("utf-8-sig").splitlines()))
@@ -121,7 +121,7 @@ def test_a_table_that_does_not_fit_is_refused(
 
 
 def arrays(small_pack: Path) -> dict[str, Any]:
-    labels = open_pack(small_pack / "test.lmdb").labels.astype(np.int64)
+    labels = open_reader(small_pack / "test.lmdb").labels.astype(np.int64)
     return {"index": np.arange(24), "top": np.stack([labels, (labels + 1) % 12], 1)}
 
 
@@ -162,7 +162,7 @@ def test_other_labels_are_translated_and_other_characters_left_out(small_pack: P
     mine = pack_charset(small_pack)
     # A system that knows 9 of the pack's characters and one more, 一 being label 0 for both.
     theirs = Charset(mine.characters[:9] + "龟")
-    labels = open_pack(small_pack / "test.lmdb").labels.astype(np.int64)
+    labels = open_reader(small_pack / "test.lmdb").labels.astype(np.int64)
     known = labels < 9
     stranger = np.full(known.sum(), theirs.label("龟"))
     right = np.array([theirs.label(mine[label]) for label in labels[known]])

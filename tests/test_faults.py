@@ -17,7 +17,7 @@ import torch
 from hcr.errors import HcrError, Stopped
 from hcr.layout import checkpoints
 from hcr.models import BACKBONES, read_checkpoint
-from hcr.training import Execution, train
+from hcr.training import Execution, TrainConfig, train
 from tests.runs import GIVEN, Tiny, Watcher, end_of, require_equal, run_to_end
 
 
@@ -51,7 +51,14 @@ SETTINGS: dict[str, Any] = GIVEN | {"arch": "poisoned"}
 
 def run(pack: Path, folder: Path, **given: Any) -> Watcher:
     watcher = Watcher()
-    train(SETTINGS | given, pack, folder, Execution(workers=0, checkpoint_every=4), watcher, resume=True)
+    train(
+        TrainConfig(**SETTINGS | given),
+        pack,
+        folder,
+        Execution("cpu", workers=0, checkpoint_every=4),
+        watcher,
+        resume=True,
+    )
     return watcher
 
 
@@ -91,14 +98,28 @@ def test_a_run_that_fails_from_the_start_goes_back_twice_and_leaves_the_batch(
     poisoned: type[Poisoned], small_pack: Path, tmp_path: Path
 ) -> None:
     poisoned.at = frozenset(range(100))
-    with pytest.raises(HcrError, match=r"not finite after step 3, although the rate was halved 2 times") as gave_up:
+    with pytest.raises(
+        HcrError, match=r"finite after step 3, although the learning rate was halved 2 times"
+    ) as gave_up:
         run(small_pack, tmp_path / "run")
     assert poisoned.steps == 9 and not checkpoints(tmp_path / "run")
     file = tmp_path / "run/not-finite-step-00000003.npz"
-    assert str(file) in str(gave_up.value)
+    assert str(gave_up.value).endswith(
+        f"2 times; there is no checkpoint yet, and the batch is in {file}. Look at the batch, or start another --run "
+        "with a lower --lr, --clip 0.1 or --precision fp32"
+    )
     with np.load(file) as kept:
         assert kept["images"].shape == (20, 1, 32, 32) and kept["images"].dtype == np.uint8
         assert kept["labels"].shape == kept["index"].shape == (20,)
+
+
+def test_a_run_that_gives_up_says_that_its_checkpoint_is_kept(
+    poisoned: type[Poisoned], small_pack: Path, tmp_path: Path
+) -> None:
+    poisoned.at = frozenset(range(6, 100))
+    with pytest.raises(HcrError, match=r"2 times; the last checkpoint is kept, and the batch is in .*\.npz\. Look at"):
+        run(small_pack, tmp_path / "run")
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["step-00000004.pt"]
 
 
 class Moody(Tiny):
@@ -126,7 +147,7 @@ def test_steps_left_out_are_left_out_again(monkeypatch: pytest.MonkeyPatch, smal
     for step in (2, 5, 6, 7, 10):
         watcher = Watcher(step, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Stopped):
-            train(given, small_pack, tmp_path / "cut", Execution(workers=0), watcher, resume=True)
+            train(TrainConfig(**given), small_pack, tmp_path / "cut", Execution("cpu", workers=0), watcher, resume=True)
     run_to_end(small_pack, tmp_path / "cut", resume=True, **given)
     require_equal(end_of(tmp_path / "cut"), end_of(run))
 

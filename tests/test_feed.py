@@ -24,7 +24,7 @@ from hcr.feed.mmap import pictures_of
 from hcr.feed.ring import Ring
 from hcr.feed.sampler import Batch, SequentialBatches, TrainingBatches, epoch_order, steps_per_epoch
 from hcr.feed.stream import AHEAD, HELD, WorkerError
-from hcr.pack.store import open_pack
+from hcr.pack.store import open_reader
 
 WAYS: list[dict[str, Any]] = [
     {"workers": 0},
@@ -62,7 +62,7 @@ def write_pack(path: Path, template: Path, pictures: np.ndarray, count: int | No
     """Write `pictures` uint8[N, S, S] by docs/formats.md, with the charset of another pack; `count` lies about N."""
     number = len(pictures) if count is None else count
     # Another number of pictures a block than ours: readers go by the meta.
-    meta = open_pack(template).meta | {"count": number, "size": pictures.shape[-1], "block": 256}
+    meta = open_reader(template).meta | {"count": number, "size": pictures.shape[-1], "block": 256}
     with (
         lmdb.open(str(path), subdir=False, map_size=1 << 28, lock=False) as environment,
         environment.begin(write=True) as put,
@@ -182,7 +182,7 @@ def test_a_pack_replaced_during_a_pass(blocks: tuple[Path, np.ndarray], small_pa
     require_right(next(passing), pictures)
     os.replace(tmp_path / "new.lmdb", path)
     require_right(next(passing), pictures)
-    open_pack(path)  # which closes the old file: its memory is gone
+    open_reader(path)  # which closes the old file: its memory is gone
     with pytest.raises(DataError, match=r"train\.lmdb: was replaced by another pack while it was read; start again"):
         next(passing)
     for batch in Loader(path, SequentialBatches(903, 100)):

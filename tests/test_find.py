@@ -27,11 +27,11 @@ REAL = Path(__file__).parents[2] / "shared" / "real"
 
 def test_gnt_files_are_found_below_and_sorted(tmp_path: Path) -> None:
     corpus = find(lay(tmp_path / "mine", "b/2.gnt", "b/10.gnt", "a/z.GNT", "x.gnt"))
-    assert [unit.name for unit in corpus.units] == ["a/z.GNT", "b/10.gnt", "b/2.gnt", "x.gnt"]
-    assert [unit.writer for unit in corpus.units] == ["z", "10", "2", "x"]
-    assert {unit.size for unit in corpus.units} == {len(gnt())}
+    assert [partition.name for partition in corpus.partitions] == ["a/z.GNT", "b/10.gnt", "b/2.gnt", "x.gnt"]
+    assert [partition.writer for partition in corpus.partitions] == ["z", "10", "2", "x"]
+    assert {partition.size for partition in corpus.partitions} == {len(gnt())}
     assert corpus.name == "mine"
-    assert corpus.layout == "4 GNT files (no split named 4)"
+    assert corpus.layout == "4 GNT files (4 not in a train/val/test folder)"
     assert [sample.origin for sample in read(corpus)][:2] == ["a/z.GNT:0", "a/z.GNT:22"]
 
 
@@ -50,7 +50,7 @@ def test_folders_name_their_split(tmp_path: Path, word: str) -> None:
         "validation/c.gnt": "val",
         "other/d.gnt": None,
     }
-    assert corpus.layout == "4 GNT files (no split named 1, test 1, train 1, val 1)"
+    assert corpus.layout == "4 GNT files (test 1, train 1, val 1, 1 not in a train/val/test folder)"
 
 
 def test_the_nearest_folder_names_the_split_and_those_above_the_corpus_do_not(tmp_path: Path) -> None:
@@ -102,9 +102,9 @@ def test_two_sources_are_one_corpus_with_names_that_stay_apart(tmp_path: Path) -
     one, two = lay(tmp_path / "one", "a.gnt"), lay(tmp_path / "two", "a.gnt")
     corpus = find(two, one)
     assert corpus.name == "two+one"
-    assert [unit.name for unit in corpus.units] == ["one/a.gnt", "two/a.gnt"]
+    assert [partition.name for partition in corpus.partitions] == ["one/a.gnt", "two/a.gnt"]
     same = find(lay(tmp_path / "x" / "set", "a.gnt"), lay(tmp_path / "y" / "set", "a.gnt"))
-    assert len({unit.name for unit in same.units}) == 2
+    assert len({partition.name for partition in same.partitions}) == 2
 
 
 def test_single_files_are_a_corpus_of_their_folder(tmp_path: Path) -> None:
@@ -123,10 +123,11 @@ def test_a_zip_is_read_as_the_folder_it_was_made_of(tmp_path: Path) -> None:
     folder = find(lay(tmp_path / "mine", *names))
     corpus = find(lay_zip(tmp_path / "away" / "mine.zip", *names))
     assert corpus.name == folder.name
-    assert [(unit.name, unit.split, unit.writer, unit.size) for unit in corpus.units] == [
-        (f"mine.zip/{unit.name}", unit.split, unit.writer, unit.size) for unit in folder.units
+    assert [(partition.name, partition.split, partition.writer, partition.size) for partition in corpus.partitions] == [
+        (f"mine.zip/{partition.name}", partition.split, partition.writer, partition.size)
+        for partition in folder.partitions
     ]
-    for zipped, loose in zip(corpus.units, folder.units, strict=True):
+    for zipped, loose in zip(corpus.partitions, folder.partitions, strict=True):
         one, other = hashlib.sha256(), hashlib.sha256()
         assert len(list(zipped.samples(one))) == len(list(loose.samples(other)))
         assert one.digest() == other.digest()
@@ -139,16 +140,16 @@ def test_zips_lying_in_a_folder_are_read(tmp_path: Path) -> None:
 
 def test_an_archive_that_lies_unpacked_beside_counts_once_and_that_is_said(tmp_path: Path) -> None:
     lay_zip(tmp_path / "Gnt1.1Test.zip", "1241-f.gnt")
-    assert len(find(tmp_path).units) == 1
+    assert len(find(tmp_path).partitions) == 1
     lay(tmp_path, "Gnt1.1Test/1241-f.gnt")
     corpus = find(tmp_path)
-    assert [unit.name for unit in corpus.units] == ["Gnt1.1Test/1241-f.gnt"]
-    assert "1 archive passed over, unpacked beside (Gnt1.1Test.zip)" in corpus.layout
+    assert [partition.name for partition in corpus.partitions] == ["Gnt1.1Test/1241-f.gnt"]
+    assert "1 archive ignored, already unpacked beside it (Gnt1.1Test.zip)" in corpus.layout
 
 
 def test_names_that_climb_out_of_a_zip_stay_names(tmp_path: Path) -> None:
     corpus = find(lay_zip(tmp_path / "in" / "a.zip", "../../evil.gnt", "/etc/b.gnt", "..\\c.gnt"))
-    assert [unit.name for unit in corpus.units] == ["a.zip/c.gnt", "a.zip/etc/b.gnt", "a.zip/evil.gnt"]
+    assert [partition.name for partition in corpus.partitions] == ["a.zip/c.gnt", "a.zip/etc/b.gnt", "a.zip/evil.gnt"]
     assert len(read(corpus)) == 6
     assert [path.name for path in tmp_path.rglob("*")] == ["in", "a.zip"]
 
@@ -172,7 +173,9 @@ def test_a_damaged_member_is_damage_and_the_others_are_read(tmp_path: Path) -> N
     damage, sample = read(find(path))
     assert isinstance(damage, Damage)
     assert (damage.origin, damage.length) == ("a.zip/1.gnt:0", len(gnt("一")))
-    assert f"{path}/1.gnt: damaged in its zip archive (Bad CRC-32 for file '1.gnt'); fetch it again" in damage.message
+    assert (
+        f"{path}/1.gnt: damaged in its zip archive (Bad CRC-32 for file '1.gnt'); download it again" in damage.message
+    )
     assert "--skip-damaged" in damage.message
     assert isinstance(sample, Sample)
 
@@ -208,8 +211,8 @@ def test_the_three_shapes_are_recognised(tmp_path: Path, folders: tuple[str, ...
     corpus = find(lay_zip(tmp_path / "casia.zip", *names) if zipped else lay(tmp_path / "casia", *names))
     assert corpus.name == "casia"
     assert corpus.layout == f"4 class folders of pictures, {said} (test 2, train 2)"
-    assert [unit.split for unit in corpus.units] == ["test", "test", "train", "train"]
-    assert {unit.size for unit in corpus.units} == {2 * len(png())}
+    assert [partition.split for partition in corpus.partitions] == ["test", "test", "train", "train"]
+    assert {partition.size for partition in corpus.partitions} == {2 * len(png())}
     found = read(corpus)
     assert [sample.char for sample in found if isinstance(sample, Sample)] == list("一一龟龟一一龟龟")
     assert found[0].origin == f"{'casia.zip/' if zipped else ''}Test/{folders[0]}/0.png:0"
@@ -222,9 +225,9 @@ def test_digits_among_character_folders_are_characters(tmp_path: Path) -> None:
 
 def test_litter_is_silent_and_other_files_are_counted(tmp_path: Path) -> None:
     litter = ("一/Thumbs.db", "一/.DS_Store", "__MACOSX/一/._a.png", ".git/x", "desktop.ini")
-    assert "passed over" not in find(lay(tmp_path, "一/a.png", *litter)).layout
+    assert "ignored" not in find(lay(tmp_path, "一/a.png", *litter)).layout
     corpus = find(lay(tmp_path, "一/notes.txt", "readme.md"))
-    assert corpus.layout.endswith("; 2 other files passed over (.md, .txt)")
+    assert corpus.layout.endswith("; 2 other files ignored (.md, .txt)")
     assert len(read(corpus)) == 1
 
 
@@ -243,7 +246,7 @@ def test_numbers_count_through_the_char_dict_where_there_is_one(tmp_path: Path, 
         root = tmp_path / "casia.zip"
     corpus = find(root)
     assert [found.char for found in read(corpus) if isinstance(found, Sample)] == ["丁", "龟"]
-    assert "passed over" not in corpus.layout
+    assert "ignored" not in corpus.layout
 
 
 def test_char_dicts_that_disagree_are_refused(tmp_path: Path) -> None:
@@ -261,10 +264,10 @@ def test_a_number_beyond_the_charset_is_refused(tmp_path: Path, ending: str) -> 
     names = ("train/00000/a.png", "train/03755/a.png")
     path = lay_zip(tmp_path / "c.zip", *names) if ending else lay(tmp_path / "c", *names)
     assert refusal(path) == (
-        f"{path}/train/03755: class number 3755, but the numbers count through the 3755 characters of the charset, "
+        f"{path}/train/03755: class number 3755, but the numbers count through the 3,755 characters of the charset, "
         "0 to 3754; name the charset that they number with --charset"
     )
-    assert len(find(path, allowed=None, numbering=Charset.gb2312()).units) == 2
+    assert len(find(path, allowed=None, numbering=Charset.gb2312()).partitions) == 2
 
 
 def test_a_character_outside_the_charset_is_refused(tmp_path: Path) -> None:
@@ -289,15 +292,18 @@ def test_numbers_among_characters_are_refused(tmp_path: Path) -> None:
 
 def test_hdf5_files_are_found_by_name_and_in_folders(tmp_path: Path) -> None:
     alone = find(lay_hdf5(tmp_path / "HWDB1.1.hdf5"))
-    assert (alone.name, [unit.name for unit in alone.units]) == ("hwdb1.1", ["HWDB1.1.hdf5/trn:00000000"])
+    assert (alone.name, [partition.name for partition in alone.partitions]) == (
+        "hwdb1.1",
+        ["HWDB1.1.hdf5/trn:00000000"],
+    )
     lay_hdf5(tmp_path / "b" / "c.H5", "七")
     lay(tmp_path, "notes.txt", "preview.png")
     both = find(tmp_path)
-    assert [unit.name for unit in both.units] == ["HWDB1.1.hdf5/trn:00000000", "b/c.H5/trn:00000000"]
+    assert [partition.name for partition in both.partitions] == ["HWDB1.1.hdf5/trn:00000000", "b/c.H5/trn:00000000"]
     assert [found.char for found in read(both) if isinstance(found, Sample)] == list("一丁七")
     assert "2 pictures of 8 × 8 pixels" in both.layout
-    assert "; 1 pictures of 8 × 8 pixels" in both.layout
-    assert both.layout.endswith("; 2 other files passed over (.txt, picture)")
+    assert "; 1 picture of 8 × 8 pixels" in both.layout
+    assert both.layout.endswith("; 2 other files ignored (.txt, picture)")
 
 
 @pytest.mark.parametrize("name", ["1.gnt", "一/a.png"])
@@ -306,11 +312,11 @@ def test_hdf5_files_among_others_are_passed_over_but_not_when_named(tmp_path: Pa
     with h5py.File(weights, "w") as file:
         file["layer1"] = [0.5]
     corpus = find(lay(tmp_path / "mine", name), lay(tmp_path, "b/" + name) / "b")
-    assert "passed over" not in corpus.layout
+    assert "ignored" not in corpus.layout
     weights.rename(tmp_path / "mine" / weights.name)
     corpus = find(tmp_path / "mine")
-    assert len(corpus.units) == 1
-    assert corpus.layout.endswith("; 1 other file passed over (.hdf5)")
+    assert len(corpus.partitions) == 1
+    assert corpus.layout.endswith("; 1 other file ignored (.hdf5)")
     named = lay_hdf5(tmp_path / "a.h5")
     message = refusal(tmp_path / "mine", named)
     assert message.endswith(" and a.h5 is an HDF5 file; a corpus is of one kind: give only one of them")
@@ -333,7 +339,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     lay(tmp_path, "far/a.gnt", "mine/b.gnt")
     (tmp_path / "mine" / "far").symlink_to(tmp_path / "far")
     (tmp_path / "mine" / "loop").symlink_to(tmp_path / "mine")
-    assert [unit.name for unit in find(tmp_path / "mine").units] == ["b.gnt", "far/a.gnt"]
+    assert [partition.name for partition in find(tmp_path / "mine").partitions] == ["b.gnt", "far/a.gnt"]
     (tmp_path / "mine" / "gone.gnt").symlink_to(tmp_path / "nowhere.gnt")
     assert "gone.gnt: cannot be read (No such file or directory)" in refusal(tmp_path / "mine")
 
@@ -353,10 +359,10 @@ def test_real_handwriting_is_recognised_and_nothing_is_lost() -> None:
     corpus = find(REAL)
     counts: Counter[str | None] = Counter()
     chars: set[str] = set()
-    for unit in corpus.units:
-        for found in unit.samples(hashlib.sha256()):
+    for partition in corpus.partitions:
+        for found in partition.samples(hashlib.sha256()):
             assert isinstance(found, Sample)
-            counts[unit.split] += 1
+            counts[partition.split] += 1
             chars.add(found.char)
     assert counts == {"train": 8160, "val": 2448}
     assert len(chars) == 68

@@ -38,7 +38,7 @@ def test_a_zip_that_holds_an_alz_says_to_unpack_it(tmp_path: Path) -> None:
     assert message.startswith(f"{path}/HWDB1.1trn_gnt.alz: an archive that cannot be read here; unpack it")
     assert refusal(tmp_path) == message, "not even where other archives beside it could be read"
     lay(tmp_path, "HWDB1.1trn_gnt/1001-c.gnt")
-    assert len(find(tmp_path).units) == 1
+    assert len(find(tmp_path).partitions) == 1
     assert "cannot be read here" in refusal(lay(tmp_path / "x", "a.alz") / "a.alz")
 
 
@@ -50,7 +50,7 @@ def test_a_zip_in_a_zip_says_to_unpack_it(tmp_path: Path) -> None:
 def test_a_file_that_is_no_zip_though_named_so(tmp_path: Path, cut: int) -> None:
     path = lay_zip(tmp_path / "a.zip", "1.gnt")
     path.write_bytes(path.read_bytes()[:cut])
-    assert f"{path}: not a zip archive, or cut short (File is not a zip file); fetch it again" in refusal(path)
+    assert f"{path}: not a zip archive, or cut short (File is not a zip file); download it again" in refusal(path)
 
 
 def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:

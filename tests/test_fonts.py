@@ -1,4 +1,4 @@
-"""Fonts as hands: forms, drawn pictures, the commands, exact resumes, refusals, the script that fetches."""
+"""Fonts as styles: forms, drawn pictures, the commands, exact resumes, refusals, the script that fetches."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from hcr.feed.synthetic import generator_digest
 from hcr.synth import Generator, ragged
 from hcr.synth.fonts.glyphs import font_digest, make_forms, read_font
 from hcr.synth.generator import SHARE
-from hcr.training import Execution, train
-from hcr.training.setup import PAGES
+from hcr.training import Execution, TrainConfig, train
+from hcr.training.config import DRAWN_PAGES
 from tests.runs import GIVEN, Watcher, end_of, load_script, require_equal
 
 SCRIPT = Path(__file__).parents[1] / "pipelines" / "fetch_fonts.py"
@@ -98,57 +98,57 @@ def test_any_kind_of_font_gives_the_same_lines(font: Path, tmp_path: Path, suffi
     assert np.ptp(bar[:, 1]) < 0.02 < 0.6 < np.ptp(bar[:, 0]) < 0.9 and abs(bar[:, 0].mean() - 0.5) < 0.02
 
 
-def drawn(pen: Generator, labels: list[int], writers: list[int], number: int = 0, size: int = 64) -> torch.Tensor:
+def drawn(generator: Generator, labels: list[int], writers: list[int], number: int = 0, size: int = 64) -> torch.Tensor:
     label, writer = torch.tensor(labels), torch.tensor(writers)
-    return pen.draw(label, writer, torch.full_like(label, number), seed=0, size=size)
+    return generator.draw(label, writer, torch.full_like(label, number), seed=0, size=size)
 
 
 @pytest.fixture(scope="module")
-def pens(font: Path) -> tuple[Generator, Generator]:
+def generators(font: Path) -> tuple[Generator, Generator]:
     """Without the font, and with it."""
     return Generator(CHARACTERS), Generator(CHARACTERS, fonts=[font])
 
 
-def test_a_fixed_share_of_the_writers_writes_in_the_forms_of_the_font(pens: tuple[Generator, Generator]) -> None:
+def test_a_fixed_share_of_the_writers_writes_in_the_forms_of_the_font(generators: tuple[Generator, Generator]) -> None:
     writers = list(range(400))
-    one, other = (drawn(pen, [CHARACTERS.index("十")] * 400, writers) for pen in pens)
-    follow = following(pens[1], "十", 400)
+    one, other = (drawn(generator, [CHARACTERS.index("十")] * 400, writers) for generator in generators)
+    follow = following(generators[1], "十", 400)
     # A writer does so for every character, or for none.
-    assert follow == following(pens[1], "口", 400)
+    assert follow == following(generators[1], "口", 400)
     assert abs(len(follow) / 400 - SHARE) < 0.06
     # The others take its proportions, more or less, and a few hardly at all.
     changed = (one != other).flatten(1).any(1)
     assert changed[follow].all() and changed.float().mean() > 0.8
 
 
-def test_a_character_that_the_font_lacks_is_drawn_from_strokes(pens: tuple[Generator, Generator]) -> None:
+def test_a_character_that_the_font_lacks_is_drawn_from_strokes(generators: tuple[Generator, Generator]) -> None:
     for char in "永国":
         label = CHARACTERS.index(char)
-        one, other = (drawn(pen, [label] * 60, list(range(60))) for pen in pens)
+        one, other = (drawn(generator, [label] * 60, list(range(60))) for generator in generators)
         assert torch.equal(one, other)
 
 
-def test_a_picture_depends_on_nothing_beside_it(pens: tuple[Generator, Generator], font: Path) -> None:
+def test_a_picture_depends_on_nothing_beside_it(generators: tuple[Generator, Generator], font: Path) -> None:
     labels, writers = [place % 5 for place in range(300)], list(range(300))
-    together = drawn(pens[1], labels, writers)
+    together = drawn(generators[1], labels, writers)
     for place in range(0, 300, 23):
-        assert torch.equal(together[place : place + 1], drawn(pens[1], [labels[place]], [writers[place]]))
+        assert torch.equal(together[place : place + 1], drawn(generators[1], [labels[place]], [writers[place]]))
     others = "十丁口"
     again = drawn(Generator(others, fonts=[font]), [others.index("十")] * 60, writers[:60])
-    assert torch.equal(again, drawn(pens[1], [CHARACTERS.index("十")] * 60, writers[:60]))
+    assert torch.equal(again, drawn(generators[1], [CHARACTERS.index("十")] * 60, writers[:60]))
 
 
-def following(pen: Generator, char: str, count: int) -> list[int]:
+def following(generator: Generator, char: str, count: int) -> list[int]:
     """The writers among the first `count` who write a character in the forms of a font."""
     labels = torch.full((count,), CHARACTERS.index(char))
-    return (pen._glyphs(labels, torch.arange(count), 0) >= 0).nonzero().squeeze(1).tolist()
+    return (generator._glyphs(labels, torch.arange(count), 0) >= 0).nonzero().squeeze(1).tolist()
 
 
-def test_pictures_vary_by_writer_and_by_number_and_fill_the_square(pens: tuple[Generator, Generator]) -> None:
-    writers = following(pens[1], "十", 400)[:40]
+def test_pictures_vary_by_writer_and_by_number_and_fill_the_square(generators: tuple[Generator, Generator]) -> None:
+    writers = following(generators[1], "十", 400)[:40]
     label = CHARACTERS.index("十")
     for size in (48, 64):
-        first, second = (drawn(pens[1], [label] * 40, writers, number, size) for number in (0, 1))
+        first, second = (drawn(generators[1], [label] * 40, writers, number, size) for number in (0, 1))
         assert len({picture.numpy().tobytes() for picture in torch.cat([first, second])}) == 80
         away = []
         for ink in first[:, 0] < 255:
@@ -158,8 +158,8 @@ def test_pictures_vary_by_writer_and_by_number_and_fill_the_square(pens: tuple[G
         assert max(away) <= 5 and np.mean(away) <= 1.5
 
 
-def test_the_brush_of_the_font_is_taken_off(pens: tuple[Generator, Generator], tmp_path: Path) -> None:
-    # The same lines with a brush of twice the width: the hands' own pens write both about as wide.
+def test_the_brush_of_the_font_is_taken_off(generators: tuple[Generator, Generator], tmp_path: Path) -> None:
+    # The same lines with a brush of twice the width: the writers' own pens write both about as wide.
     wide = {"一": [((60, 310, 940, 470), False)]}
     plain = GLYPHS["一"]
     try:
@@ -167,12 +167,12 @@ def test_the_brush_of_the_font_is_taken_off(pens: tuple[Generator, Generator], t
         bold = Generator(CHARACTERS, fonts=[build_font(tmp_path / "bold.ttf", "一")])
     finally:
         GLYPHS["一"] = plain
-    writers = following(pens[1], "一", 400)[:40]
-    ink = [(255 - drawn(pen, [0] * 40, writers).float()).mean() for pen in (pens[1], bold)]
+    writers = following(generators[1], "一", 400)[:40]
+    ink = [(255 - drawn(generator, [0] * 40, writers).float()).mean() for generator in (generators[1], bold)]
     assert ink[1] / ink[0] == pytest.approx(1, abs=0.15)
 
 
-def test_more_fonts_share_the_writers(font: Path, pens: tuple[Generator, Generator], tmp_path: Path) -> None:
+def test_more_fonts_share_the_writers(font: Path, generators: tuple[Generator, Generator], tmp_path: Path) -> None:
     other = build_font(tmp_path / "other.ttf", "一", outline="口")
     both, alone = (
         Generator(CHARACTERS, fonts=[font, other]),
@@ -181,23 +181,25 @@ def test_more_fonts_share_the_writers(font: Path, pens: tuple[Generator, Generat
     follow = following(both, "一", 400)
     assert follow == following(alone[0], "一", 400)
     pictures = drawn(both, [0] * len(follow), follow)
-    like = [(pictures == drawn(pen, [0] * len(follow), follow)).flatten(1).all(1) for pen in alone]
+    like = [(pictures == drawn(generator, [0] * len(follow), follow)).flatten(1).all(1) for generator in alone]
     assert (like[0] ^ like[1]).all() and 0.3 < like[0].float().mean() < 0.7
 
 
-def test_the_way_of_a_gpu_draws_the_same(pens: tuple[Generator, Generator], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_way_of_a_gpu_draws_the_same(
+    generators: tuple[Generator, Generator], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where strokes leave something over, what is written after a font comes behind it."""
     labels, writers = [place % 5 for place in range(300)], list(range(300))
-    counted = drawn(pens[1], labels, writers)
+    counted = drawn(generators[1], labels, writers)
     monkeypatch.setattr(ragged, "_counts_at_once", lambda tensor: False)
-    assert torch.equal(drawn(pens[1], labels, writers), counted)
+    assert torch.equal(drawn(generators[1], labels, writers), counted)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_gpu_draws_the_same(font: Path, pens: tuple[Generator, Generator]) -> None:
+def test_a_gpu_draws_the_same(font: Path, generators: tuple[Generator, Generator]) -> None:
     labels, writers = [place % 5 for place in range(300)], list(range(300))
     there = drawn(Generator(CHARACTERS, "cuda", [font]), labels, writers).cpu()
-    assert (there.int() - drawn(pens[1], labels, writers).int()).abs().max() <= 2
+    assert (there.int() - drawn(generators[1], labels, writers).int()).abs().max() <= 2
 
 
 def refused(call: Callable[[], object], kind: type[Exception] = DataError) -> str:
@@ -246,13 +248,16 @@ def test_a_drawn_corpus_remembers_its_fonts(font: Path, tmp_path: Path) -> None:
     # What is missing is drawn as it was.
     before = (made / changed[0]).read_bytes()
     (made / changed[0]).unlink()
-    assert "1 files drawn now" in draw("--font", font).stdout and (made / changed[0]).read_bytes() == before
+    assert "1 file drawn now" in draw("--font", font).stdout and (made / changed[0]).read_bytes() == before
     other = build_font(tmp_path / "other.ttf", "一")
-    asked = json.dumps([font_digest(font), font_digest(other)])
-    for more, wanted in (((), "[]"), (("--font", font, "--font", other), asked)):
+    for more, wanted in (
+        ((), "0 requested"),
+        (("--font", font, "--font", other), "2 requested"),
+        (("--font", other), "1 others requested"),
+    ):
         failed = draw(*more)
         assert failed.exit_code == 2
-        assert f'drawn with fonts ["{font_digest(font)}"], asked for {wanted}; choose another folder' in failed.stderr
+        assert f"1 font there, {wanted}; choose another --out" in failed.stderr
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +270,14 @@ def charset(tmp_path_factory: pytest.TempPathFactory) -> str:
 def run_drawn(run: Path, charset: str, fonts: list[Path], watcher: Watcher | None = None, **given: object) -> None:
     resume = bool(given.pop("resume", False))
     settings = GIVEN | {"draw": 80, "size": 32, "charset": charset, "font": tuple(map(str, fonts))} | given
-    train(settings, None, run, Execution(workers=0, checkpoint_every=1), watcher or Watcher(), resume=resume)
+    train(
+        TrainConfig(**settings),
+        None,
+        run,
+        Execution("cpu", workers=0, checkpoint_every=1),
+        watcher or Watcher(),
+        resume=resume,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -284,9 +296,9 @@ def test_a_stopped_run_with_fonts_ends_like_one_that_was_not(
     watcher = Watcher(step, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Stopped):
         run_drawn(run, charset, [font], watcher)
-    train({}, None, run, Execution(workers=0), Watcher(), resume=True)
+    train(TrainConfig(), None, run, Execution("cpu", workers=0), Watcher(), resume=True)
     require_equal(end_of(run), end_of(uncut))
-    assert end_of(run)[0]["pack"] == dict.fromkeys(("train", "val"), generator_digest([font], PAGES))
+    assert end_of(run)[0]["pack"] == dict.fromkeys(("train", "val"), generator_digest([font], DRAWN_PAGES))
     assert generator_digest([font]) == f"{generator_digest()}, fonts {font_digest(font)}"
 
 
@@ -301,14 +313,14 @@ def test_a_run_goes_on_with_its_fonts_alone(uncut: Path, charset: str, font: Pat
     with pytest.raises(Stopped):
         run_drawn(run, charset, [mine], Watcher(1, lambda: os.kill(os.getpid(), signal.SIGTERM)))
     shutil.copy(other, mine)
-    message = refused(lambda: train({}, None, run, Execution(workers=0), Watcher(), resume=True))
+    message = refused(lambda: train(TrainConfig(), None, run, Execution("cpu", workers=0), Watcher(), resume=True))
     assert message.startswith(
-        f"{run}: was drawn by {generator_digest([font], PAGES)}, and here is {generator_digest([other], PAGES)}, which "
-        "draws"
+        f"{run}: drawn by {generator_digest([font], DRAWN_PAGES)}, but this program draws by "
+        f"{generator_digest([other], DRAWN_PAGES)}; resume"
     )
     mine.unlink()
     assert f"{mine}: cannot read this font" in refused(
-        lambda: train({}, None, run, Execution(workers=0), Watcher(), resume=True)
+        lambda: train(TrainConfig(), None, run, Execution("cpu", workers=0), Watcher(), resume=True)
     )
 
 

@@ -1,6 +1,7 @@
 """GNT: what is written is read back, and whatever the bytes are, each is a record's or reported damage."""
 
 import hashlib
+import math
 import struct
 from collections.abc import Iterator
 
@@ -190,21 +191,21 @@ def test_mutated_files_are_accounted_for(data: bytes) -> None:
 
 
 @pytest.fixture
-def unit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GntPartition]:
+def partition(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GntPartition]:
     folder = tmp_path_factory.mktemp("corpus")
     (folder / "1001-c.gnt").write_bytes(GOOD + GOOD)
     yield GntPartition("1001-c.gnt", "train", "1001-c", 50, Folder(folder), "1001-c.gnt")
 
 
-def test_a_unit_reads_its_file_and_digests_all_of_it(unit: GntPartition) -> None:
+def test_a_partition_reads_its_file_and_digests_all_of_it(partition: GntPartition) -> None:
     digest = hashlib.sha256()
-    assert [found.origin for found in unit.samples(digest)] == ["1001-c.gnt:0", "1001-c.gnt:25"]
+    assert [found.origin for found in partition.samples(digest)] == ["1001-c.gnt:0", "1001-c.gnt:25"]
     assert digest.hexdigest() == hashlib.sha256(GOOD + GOOD).hexdigest()
 
 
-def test_a_file_that_is_gone_is_damage_of_its_whole_size(unit: GntPartition) -> None:
-    (unit.place.path / unit.file).unlink()
-    (damage,) = unit.samples(hashlib.sha256())
-    assert isinstance(damage, Damage)
+def test_a_file_that_is_gone_is_damage_of_its_whole_size(partition: GntPartition) -> None:
+    (partition.place.path / partition.file).unlink()
+    (damage,) = partition.samples(hashlib.sha256())
+    assert isinstance(damage, Damage) and partition.changed() == math.inf
     assert (damage.origin, damage.length) == ("1001-c.gnt:0", 50)
-    assert "1001-c.gnt: cannot be read (No such file or directory); fetch it again" in damage.message
+    assert "1001-c.gnt: cannot be read (No such file or directory); download it again" in damage.message

@@ -62,7 +62,7 @@ def find(*paths: Path) -> Corpus:
 
 
 def read(corpus: Corpus) -> list[Sample | Damage]:
-    return [found for unit in corpus.units for found in unit.samples(hashlib.sha256())]
+    return [found for partition in corpus.partitions for found in partition.samples(hashlib.sha256())]
 
 
 def chars(corpus: Corpus) -> str:
@@ -112,7 +112,7 @@ def test_an_order_that_cannot_be_told_is_refused_until_the_file_has_a_list(tmp_p
         file.attrs["characters"] = order
     corpus = find(path)
     assert chars(corpus) == "一丁七啊"
-    assert "numbers into the file's own list of 3755 characters" in corpus.layout
+    assert "numbers into the file's own list of 3,755 characters" in corpus.layout
 
 
 @pytest.mark.parametrize("listed", ["啊丁一七", list("啊丁一七"), [char.encode() for char in "啊丁一七"]])
@@ -128,7 +128,7 @@ def test_the_files_own_list_counts_in_its_own_order(tmp_path: Path, listed: Any)
 def test_a_changed_list_is_told_by_its_digest(tmp_path: Path) -> None:
     content = {"trn": {"x": pictures(CHARS), "y": numbers(CHARS, CHARS)}}
     path = write(tmp_path / "a.h5", content, characters=CHARS, charset_digest=Charset("一丁七").digest)
-    assert f"digest {Charset(CHARS).digest}, expected {Charset('一丁七').digest}; fetch it again" in refusal(path)
+    assert f"digest {Charset(CHARS).digest}, expected {Charset('一丁七').digest}; download it again" in refusal(path)
 
 
 def test_the_layout_with_bitmaps_tag_codes_and_writers(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_the_layout_with_bitmaps_tag_codes_and_writers(tmp_path: Path) -> None:
     corpus = find(write(tmp_path / "HWDB1.1.hdf5", {"trn": content}))
     assert corpus.name == "hwdb1.1"
     assert chars(corpus) == "一" * 20 + "丁" * 20
-    assert [unit.writer for unit in corpus.units] == ["1001", "1002"]
+    assert [partition.writer for partition in corpus.partitions] == ["1001", "1002"]
 
 
 def test_codes_of_the_test_group_teach_the_numbers_of_the_others(tmp_path: Path) -> None:
@@ -149,7 +149,9 @@ def test_codes_of_the_test_group_teach_the_numbers_of_the_others(tmp_path: Path)
         "tst": {"x": pictures(CHARS[::-1]), "y": one_hot[[3, 1, 0, 2]], "t": tags(CHARS[::-1])[:, None]},
     }
     corpus = find(write(tmp_path / "subset.hdf5", content))
-    found = {unit.split: "".join(s.char for s in unit.samples(hashlib.sha256())) for unit in corpus.units}
+    found = {
+        partition.split: "".join(s.char for s in partition.samples(hashlib.sha256())) for partition in corpus.partitions
+    }
     assert found == {"train": CHARS, "val": "啊", "test": CHARS[::-1]}
     assert "numbers whose GBK codes stand beside them in another group" in corpus.layout
     content["tst"]["t"] = tags("啊啊丁丁")[:, None]
@@ -162,7 +164,7 @@ def test_codes_of_the_test_group_teach_the_numbers_of_the_others(tmp_path: Path)
 def test_a_label_beyond_the_characters_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "a.h5", {"trn": {"x": pictures("丁七"), "y": np.array([1, 3755])}})
     assert refusal(path) == (
-        f"{path}/trn/y: label 3755 of sample 1, but the numbers count through 3755 characters, 0 to 3754; "
+        f"{path}/trn/y: label 3755 of sample 1, but the numbers count through 3,755 characters, 0 to 3754; "
         "name the charset that they number with --charset"
     )
 
@@ -204,7 +206,7 @@ def test_units_are_ranges_that_name_their_samples(tmp_path: Path) -> None:
     x = np.broadcast_to(picture("丁", 16), (count, 1, 16, 16))
     content = {"x": x, "y": np.full(count, int(tags("丁")[0]), np.uint16)}
     corpus = find(write(tmp_path / "a.h5", {"Train": content, "test": {"x": x[:3], "y": content["y"][:3]}}))
-    assert [(unit.name, unit.split, unit.size) for unit in corpus.units] == [
+    assert [(partition.name, partition.split, partition.size) for partition in corpus.partitions] == [
         ("a.h5/Train:00000000", "train", 4096 * 258),
         ("a.h5/Train:00004096", "train", 904 * 258),
         ("a.h5/test:00000000", "test", 3 * 258),
@@ -212,7 +214,7 @@ def test_units_are_ranges_that_name_their_samples(tmp_path: Path) -> None:
     origins = [found.origin for found in read(corpus)]
     assert origins == [f"a.h5/Train:{index}" for index in range(count)] + [f"a.h5/test:{index}" for index in range(3)]
     digest = hashlib.sha256()
-    list(corpus.units[2].samples(digest))
+    list(corpus.partitions[2].samples(digest))
     assert digest.digest() == hashlib.sha256(x[:3].tobytes() + content["y"][:3].tobytes()).digest()
 
 
@@ -225,12 +227,12 @@ def test_units_are_read_in_other_processes(tmp_path: Path) -> None:
 def test_writers_of_a_shuffled_file_are_not_taken(tmp_path: Path) -> None:
     content = {"x": np.repeat(pictures("丁"), 200, 0), "y": np.repeat(tags("丁"), 200)}
     together = find(write(tmp_path / "a.h5", {"trn": content | {"writercode": np.arange(200) // 100}}))
-    assert [(unit.writer, unit.name) for unit in together.units] == [
+    assert [(partition.writer, partition.name) for partition in together.partitions] == [
         ("0", "a.h5/trn:00000000"),
         ("1", "a.h5/trn:00000100"),
     ]
     shuffled = find(write(tmp_path / "b.h5", {"trn": content | {"writercode": np.arange(200) % 2}}))
-    assert [unit.writer for unit in shuffled.units] == [""]
+    assert [partition.writer for partition in shuffled.partitions] == [""]
 
 
 # What is refused
@@ -245,7 +247,7 @@ def test_writers_of_a_shuffled_file_are_not_taken(tmp_path: Path) -> None:
         ),
         ({"trn": {"x": pictures("丁")}}, "/trn: holds x; expected pictures x and labels y"),
         ({"trn": {"y": tags("丁")}}, "/trn: holds y; expected pictures x and labels y"),
-        ({"trn": {"x": pictures("丁七"), "y": tags("丁")}}, "/trn: 2 pictures, but 1 labels in y"),
+        ({"trn": {"x": pictures("丁七"), "y": tags("丁")}}, "/trn: 2 pictures, but 1 label in y"),
         (
             {"trn": {"x": pictures("丁") / 255, "y": tags("丁")}},
             "/trn/x: float64[1, 1, 32, 32]; expected pictures uint8",
@@ -323,7 +325,7 @@ def test_a_file_that_is_gone_is_damage(tmp_path: Path) -> None:
     path.unlink()
     (damage,) = read(corpus)
     assert isinstance(damage, Damage)
-    assert (damage.origin, damage.length) == ("a.h5/trn:0", corpus.units[0].size)
+    assert (damage.origin, damage.length) == ("a.h5/trn:0", corpus.partitions[0].size)
     assert "a.h5/trn: samples 0 to 3: " in damage.message
 
 

@@ -13,10 +13,11 @@ import pytest
 from hcr.charset import Charset
 from hcr.corpus.find import find_corpus
 from hcr.errors import DataError
-from hcr.evaluation import evaluate_checkpoint, judge_conditions, make_evaluator, write_report
+from hcr.evaluation import evaluate_checkpoint, evaluate_conditions, make_evaluator, write_report
 from hcr.layout import checkpoints
-from hcr.pack.packer import PackConfig, pack
-from hcr.training import Execution, train
+from hcr.pack.config import PackConfig
+from hcr.pack.packer import pack
+from hcr.training import Execution, TrainConfig, train
 from tests.runs import GIVEN, Watcher
 
 
@@ -24,7 +25,7 @@ from tests.runs import GIVEN, Watcher
 def run(small_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one epoch on the small pack."""
     folder = tmp_path_factory.mktemp("artifacts") / "run"
-    train(GIVEN | {"epochs": 1}, small_pack, folder, Execution(), Watcher(), resume=False)
+    train(TrainConfig(**GIVEN | {"epochs": 1}), small_pack, folder, Execution("cpu"), Watcher(), resume=False)
     return folder
 
 
@@ -52,7 +53,7 @@ def test_the_same_files_in_another_pack_are_refused(run: Path, redrawn: Path) ->
     assert evaluate_checkpoint(path, redrawn, "test").seen == ""
 
 
-def test_a_lone_checkpoint_is_judged_by_its_digests(run: Path, small_pack: Path, tmp_path: Path) -> None:
+def test_a_lone_checkpoint_is_known_by_its_digests(run: Path, small_pack: Path, tmp_path: Path) -> None:
     lone = shutil.copy(checkpoints(run)[0], tmp_path / "lone.pt")
     with pytest.raises(DataError, match="validated on this split"):
         evaluate_checkpoint(lone, small_pack, "val")
@@ -62,7 +63,7 @@ def test_what_is_allowed_is_marked_in_every_file(run: Path, small_pack: Path, tm
     evaluator = make_evaluator(checkpoints(run)[0], small_pack, "val", allow_seen=True)
     evaluation = evaluator.evaluation()
     assert evaluation.seen == "validated on this split"
-    write_report(tmp_path, evaluation, conditions=judge_conditions(evaluator, evaluation))
+    write_report(tmp_path, evaluation, conditions=evaluate_conditions(evaluator, evaluation))
     assert json.loads((tmp_path / "summary.json").read_text("utf-8"))["seen"] == evaluation.seen
     assert str(np.load(tmp_path / "predictions.npz")["seen"]) == evaluation.seen
     files = {path.name for path in tmp_path.iterdir()}

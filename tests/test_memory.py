@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from hcr.errors import UsageError
-from hcr.training import Execution
+from hcr.training import Execution, TrainConfig
 from hcr.training.distributed import Processes
 from hcr.training.memory import Memory, _waiting, batch_that_fits, estimate, find_batch, fitting, line_through
 from hcr.training.setup import RunSetup, set_up_run
@@ -23,10 +23,12 @@ Planned = Callable[..., RunSetup]
 
 @pytest.fixture
 def planned(small_pack: Path, tmp_path: Path) -> Planned:
-    def plan(**given: Any) -> RunSetup:
-        return set_up_run(GIVEN | given, small_pack, tmp_path / "run", Execution(), Processes(), init=None, found=None)
+    def setup(**given: Any) -> RunSetup:
+        return set_up_run(
+            TrainConfig(**GIVEN | given), small_pack, tmp_path / "run", Execution("cpu"), Processes(), Watcher()
+        )[0]
 
-    return plan
+    return setup
 
 
 def test_what_waits_for_the_backward_pass_is_counted_once() -> None:
@@ -96,7 +98,7 @@ def test_a_line_goes_through_two_points_and_never_falls() -> None:
 
 
 def test_memory_that_ran_out_is_free_again_when_a_batch_is_looked_for(planned: Planned) -> None:
-    plan = planned()
+    setup = planned()
     freed: list[bool] = []
 
     class Held:
@@ -111,14 +113,14 @@ def test_memory_that_ran_out_is_free_again_when_a_batch_is_looked_for(planned: P
         step()
     except torch.OutOfMemoryError:
         assert not freed
-        capacity = estimate(plan).total * 4
+        capacity = estimate(setup).total * 4
         assert not freed
-        fits = batch_that_fits(plan, capacity)
+        fits = batch_that_fits(setup, capacity)
         assert freed
     assert fits and fits % 8 == 0
-    memory = replace(estimate(plan), pictures=fits)
+    memory = replace(estimate(setup), pictures=fits)
     assert memory.total <= 0.9 * capacity < memory.total + 8 * memory.picture
-    assert batch_that_fits(plan, 1000) is None
+    assert batch_that_fits(setup, 1000) is None
 
 
 def test_batches_are_tried_on_a_gpu_only(planned: Planned) -> None:

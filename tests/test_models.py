@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from hcr.charset import Charset
 from hcr.errors import DataError, UsageError
@@ -118,31 +119,31 @@ def middles(ink: torch.Tensor) -> list[float]:
 
 
 def test_the_compact_network_sees_hands_of_other_proportions_alike() -> None:
-    evened = Recognizer("compact", SOME, 48).backbone.evened
+    equalise = Recognizer("compact", SOME, 48).backbone.evened
     narrow, wide = bars(4, 9, 14, 42), bars(4, 16, 28, 42)
     assert middles(narrow) == [4.5, 9.5, 14.5, 42.5] and middles(wide) == [4.5, 16.5, 28.5, 42.5]
     apart = [
         sum(abs(a - b) for a, b in zip(middles(one), middles(other), strict=True))
-        for one, other in ((narrow, wide), (evened(narrow), evened(wide)))
+        for one, other in ((narrow, wide), (equalise(narrow), equalise(wide)))
     ]
     assert apart[1] < 0.7 * apart[0], apart
     # Crowded strokes get room from those that stand alone.
-    first, second, third, last = middles(evened(narrow))
+    first, second, third, last = middles(equalise(narrow))
     assert second - first > 7 and third - second > 7 and last - third < 24
     # Level strokes are spread as upright ones are.
-    assert torch.allclose(evened(narrow.transpose(2, 3)), evened(narrow).transpose(2, 3), atol=1e-5)
+    assert torch.allclose(equalise(narrow.transpose(2, 3)), equalise(narrow).transpose(2, 3), atol=1e-5)
 
 
-def test_evening_keeps_paper_and_full_ink_and_does_without_half_precision() -> None:
-    evened = Recognizer("compact", SOME, 48).backbone.evened
-    assert evened(torch.zeros(2, 1, 48, 48)).abs().max() == 0
+def test_equalisation_keeps_paper_and_full_ink_and_computes_in_full_precision() -> None:
+    equalise = Recognizer("compact", SOME, 48).backbone.evened
+    assert equalise(torch.zeros(2, 1, 48, 48)).abs().max() == 0
     for size in (32, 33, 64):
-        full = evened(torch.ones(1, 1, size, size))
+        full = equalise(torch.ones(1, 1, size, size))
         assert full.shape == (1, 1, size, size) and (full - 1).abs().max() < 1e-4
     ink = bars(4, 9, 14, 42)
-    exact = evened(ink)
+    exact = equalise(ink)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(evened(ink), exact)
+        assert torch.equal(equalise(ink), exact)
 
 
 def line(*, lean: float = 0.0, rise: float = 0.0) -> torch.Tensor:
@@ -159,16 +160,16 @@ def spread(ink: torch.Tensor, axis: int) -> float:
     return float((row * (torch.arange(48) - 23.5).abs()).sum() / row.sum())
 
 
-def test_one_look_takes_off_that_writing_leans_and_the_other_that_it_rises() -> None:
-    looks = Recognizer("compact_wide", SOME, 48).backbone.looks
-    upright, level = looks(line(lean=-0.2)), looks(line(rise=0.15))
+def test_one_view_takes_off_a_slant_and_the_other_a_rise() -> None:
+    views = Recognizer("compact_wide", SOME, 48).backbone.views
+    upright, level = views(line(lean=-0.2)), views(line(rise=0.15))
     assert upright.shape == level.shape == (2, 1, 48, 48)
     assert spread(upright[:1], 2) < 1 < 1.5 < spread(upright[1:], 2)
     assert spread(level[1:], 1) < 1 < 1.2 < spread(level[:1], 1)
-    both = looks(torch.cat([line(lean=-0.2), line(rise=0.15)]))
+    both = views(torch.cat([line(lean=-0.2), line(rise=0.15)]))
     assert torch.equal(both[::2], upright) and torch.equal(both[1::2], level)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(looks(line(lean=-0.2)), upright)
+        assert torch.equal(views(line(lean=-0.2)), upright)
 
 
 def test_the_compact_network_makes_thin_lines_bolder_and_no_others() -> None:
@@ -177,37 +178,47 @@ def test_the_compact_network_makes_thin_lines_bolder_and_no_others() -> None:
         ink[:, :, size // 8 : -size // 8, size // 2 : size // 2 + width] = darkest
         return ink
 
-    bolder = Recognizer("compact", SOME, 64).backbone.bolder
+    thicken = Recognizer("compact", SOME, 64).backbone.thickening
     for darkest in (0.3, 1.0):
         thin, broad = line(64, 1, darkest), line(64, 3, darkest)
-        assert torch.equal(bolder(broad), broad)
-        bold = bolder(thin)
+        assert torch.equal(thicken(broad), broad)
+        bold = thicken(thin)
         assert (bold >= thin).all() and bold.amax() == thin.amax()
         assert bold.sum() / thin.sum() == pytest.approx(1 + 2 * 0.6, abs=0.1), "six tenths on both sides"
-    assert not torch.equal(bolder(line(128, 3, 1.0)), line(128, 3, 1.0)), "thin is of the picture's size"
-    assert (bolder(torch.zeros(2, 1, 64, 64)) == 0).all()
+    assert not torch.equal(thicken(line(128, 3, 1.0)), line(128, 3, 1.0)), "thin is of the picture's size"
+    assert (thicken(torch.zeros(2, 1, 64, 64)) == 0).all()
 
 
-def test_the_wide_network_answers_with_the_mean_of_two_looks_and_learns_from_pictures_as_they_are() -> None:
+def test_the_wide_network_answers_with_the_mean_of_two_views_and_learns_from_pictures_as_they_are() -> None:
     network = Recognizer("compact_wide", SOME, 48).backbone.eval()
     seen = []
     network.evened.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     ink = torch.rand(3, 1, 48, 48, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         answers = network(ink)
-        looks = network.head(network.features(network.evened(network.looks(network.bolder(ink))))).view(2, 3, 5)
-        assert torch.allclose(answers, looks.mean(0), atol=1e-6) and not torch.equal(looks[0], looks[1])
-        assert torch.equal(seen[0], network.looks(network.bolder(ink)))
+        logits = network.head(network.features(network.evened(network.views(network.thickening(ink))))).view(2, 3, 5)
+        assert torch.allclose(answers, logits.mean(0), atol=1e-6) and not torch.equal(logits[0], logits[1])
+        assert torch.equal(seen[0], network.views(network.thickening(ink)))
         network.train()(ink)
     assert torch.equal(seen[-1], ink)
 
 
-def test_the_compact_network_looks_once() -> None:
+def test_the_compact_network_takes_one_view() -> None:
     network = Recognizer("compact", SOME, 48).backbone.eval()
     ink = torch.rand(3, 1, 48, 48, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        once = network.head(network.features(network.evened(network.bolder(ink))))
+        once = network.head(network.features(network.evened(network.thickening(ink))))
         assert torch.allclose(network(ink), once, atol=1e-6)
+
+
+def test_the_small_network_does_half_the_arithmetic_of_the_compact_one() -> None:
+    def products(arch: str) -> int:
+        model = Recognizer(arch, SOME, 64).eval()
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            model(pictures(1, 64))
+        return counter.get_total_flops()
+
+    assert products("compact_small") == pytest.approx(products("compact") / 2, rel=0.05)
 
 
 def test_the_compact_network_exports_for_batches_of_any_size() -> None:
@@ -219,7 +230,7 @@ def test_the_compact_network_exports_for_batches_of_any_size() -> None:
             assert torch.allclose(exported(pictures(count)), model(pictures(count)), atol=1e-6)
 
 
-def test_compact_weights_that_learnt_without_evening_are_refused(tmp_path: Path) -> None:
+def test_compact_weights_that_learnt_without_equalisation_are_refused(tmp_path: Path) -> None:
     model = Recognizer("compact", SOME, 32)
     older = content(model)
     older["ema"] = {name: value for name, value in model.state_dict().items() if name != "backbone.evened.strength"}

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import os
 import shutil
+import time
+import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import lmdb
 import numpy as np
 import pytest
@@ -20,9 +25,10 @@ from hcr.corpus.find import find_corpus
 from hcr.corpus.gnt import encode_record, read_gnt
 from hcr.corpus.sample import Corpus, Damage, Digest, Partition, Sample
 from hcr.errors import DataError, HcrError, UsageError
+from hcr.pack.config import BLOCK, PackConfig
 from hcr.pack.inspect import contact_sheet, info, verify
-from hcr.pack.packer import PackConfig, PackSummary, pack, pack_sizes
-from hcr.pack.store import BLOCK, close_packs, open_pack
+from hcr.pack.packer import PackSummary, pack, pack_sizes
+from hcr.pack.store import close_packs, open_reader
 from hcr.preprocess.fit import PREPROCESSING, fit_square
 
 
@@ -56,7 +62,7 @@ def test_every_sample_is_kept_with_label_writer_and_origin(corpus_folder: Path, 
             expected[sample.origin] = (sample.char, sample.writer, fit_square(sample.picture, 32))
     seen = 0
     for split in ("train", "val", "test"):
-        reader = open_pack(small_pack / f"{split}.lmdb")
+        reader = open_reader(small_pack / f"{split}.lmdb")
         pictures = np.empty((len(reader), 32, 32), np.uint8)
         reader.pictures(np.arange(len(reader)), pictures)
         for i, origin in enumerate(reader.origins(range(len(reader)))):
@@ -94,7 +100,7 @@ def test_the_format_reads_without_our_code(small_pack: Path) -> None:
 
 
 def test_the_digest_is_of_checksums_labels_writers_and_characters(small_pack: Path) -> None:
-    reader = open_pack(small_pack / "train.lmdb")
+    reader = open_reader(small_pack / "train.lmdb")
     digest = hashlib.sha256()
     for number in range(reader.block_count):
         digest.update(zlib.crc32(reader.block(number)).to_bytes(4, "little"))
@@ -104,19 +110,22 @@ def test_the_digest_is_of_checksums_labels_writers_and_characters(small_pack: Pa
 
 
 @dataclass(frozen=True)
-class BrokenUnit(Partition):
+class BrokenPartition(Partition):
     """A source of which nobody has foreseen how it fails."""
 
     def samples(self, digest: Digest) -> Iterator[Sample | Damage]:
         yield Sample(ink(), "一", "", "x:0")
         raise RuntimeError("no such luck")
 
+    def changed(self) -> float:
+        return 0
+
 
 def test_what_fails_in_a_reading_process_is_one_line(tmp_path: Path) -> None:
-    corpus = Corpus("c", "", (BrokenUnit("a", None, "", 1), BrokenUnit("b", None, "", 1)))
+    corpus = Corpus("c", "", (BrokenPartition("a", None, "", 1), BrokenPartition("b", None, "", 1)))
     with pytest.raises(HcrError, match="a: reading failed: RuntimeError: no such luck") as caught:
         pack(corpus, tmp_path / "p", PackConfig(), workers=2)
-    assert "in samples" in caught.value.__notes__[0]
+    assert "in samples" in caught.value.__cause__.__notes__[0]
     assert not list(tmp_path.iterdir())
 
 
@@ -130,7 +139,7 @@ def test_more_than_a_block(tmp_path: Path) -> None:
     source = gnt_files(tmp_path / "raw", {"a": "一" * BLOCK, "b": "丁" * 3, "c": "七"})
     summary = packed(source, tmp_path / "p", val=0)
     assert summary.counts == {"train": BLOCK + 4}
-    reader = open_pack(tmp_path / "p/train.lmdb")
+    reader = open_reader(tmp_path / "p/train.lmdb")
     assert reader.block_count == 2 and reader.block(1).shape == (4, 32, 32)
     assert reader.origins([BLOCK]) == ["b.gnt:0"]
     out = np.empty((2, 32, 32), np.uint8)
@@ -148,15 +157,77 @@ def test_a_finished_pack_is_kept_and_another_refused(corpus_folder: Path, tmp_pa
     first = packed(corpus_folder, tmp_path / "p")
     changed = (tmp_path / "p/train.lmdb").stat().st_mtime_ns
     again = packed(corpus_folder, tmp_path / "p")
-    assert not first.already_there and again.already_there and again.counts == first.counts
+    assert not first.already_packed and again.already_packed and again.counts == first.counts
     assert (tmp_path / "p/train.lmdb").stat().st_mtime_ns == changed
-    with pytest.raises(UsageError, match=r"holds another pack \(seed is 0, asked for 1\)"):
+    with pytest.raises(UsageError, match=r"holds another pack \(packed with --seed 0, now --seed 1\)"):
         packed(corpus_folder, tmp_path / "p", seed=1)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken/letter.txt").write_text("mine")
-    with pytest.raises(UsageError, match="exists and is no pack"):
+    with pytest.raises(UsageError, match="exists and is not a pack"):
         packed(corpus_folder, tmp_path / "taken")
     assert (tmp_path / "taken/letter.txt").read_text() == "mine"
+
+
+def lay_source(kind: str, folder: Path, value: int) -> Path:
+    """Write a source of this kind whose ink has this value; its size is the same for every value."""
+    picture = io.BytesIO()
+    Image.fromarray(ink(value=value)).save(picture, "png", compress_level=0)
+    record = encode_record("一", ink(value=value)) + encode_record("丁", ink(value=value))
+    folder.mkdir(exist_ok=True)
+    if kind == "gnt":
+        (folder / "w.gnt").write_bytes(record)
+    elif kind == "pictures":
+        for char in "一丁":
+            (folder / char).mkdir(exist_ok=True)
+            (folder / char / "0.png").write_bytes(picture.getvalue())
+    elif kind == "zip":
+        with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+            archive.writestr("w.gnt", record)
+    elif kind == "zipped pictures":
+        with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+            archive.writestr("一/0.png", picture.getvalue())
+    else:
+        with h5py.File(folder / "a.h5", "w") as file:
+            file["trn/x"] = np.stack([ink(value=value), ink(value=value)])
+            file["trn/tagcode"] = np.frombuffer("一丁".encode("gbk"), ">u2")
+    return folder
+
+
+CHANGED = {"gnt": "w.gnt", "pictures": "一", "zip": "a.zip/w.gnt", "zipped pictures": "a.zip/一"}
+
+
+@pytest.mark.parametrize("kind", [*CHANGED, "hdf5"])
+def test_a_source_that_was_touched_is_packed_already_and_a_changed_one_refused(kind: str, tmp_path: Path) -> None:
+    source = lay_source(kind, tmp_path / "raw", 40)
+    packed(source, tmp_path / "p")
+    for path in source.rglob("*"):
+        os.utime(path)
+    assert packed(source, tmp_path / "p").already_packed
+    lay_source(kind, source, 41)
+    name = CHANGED.get(kind, "a.h5/trn:00000000")
+    with pytest.raises(UsageError, match=f"{name} has changed since it was packed; delete the pack, or choose another"):
+        packed(source, tmp_path / "p")
+    assert not packed(source, tmp_path / "q").already_packed
+
+
+def test_sources_older_than_the_pack_are_not_read_again(tmp_path: Path) -> None:
+    source = lay_source("gnt", tmp_path / "raw", 40)
+    packed(source, tmp_path / "p", val=0)
+    lay_source("gnt", source, 41)
+    later = time.time() + 60
+    os.utime(tmp_path / "p/train.lmdb", (later, later))
+    assert packed(source, tmp_path / "p", val=0).already_packed
+
+
+def test_a_file_that_gave_nothing_and_gives_samples_now_has_changed(tmp_path: Path) -> None:
+    source = gnt_files(tmp_path / "raw", {"w1": "一丁", "w2": "!A"})
+    packed(source, tmp_path / "p", characters=Charset.level1())
+    os.utime(source / "w2.gnt")
+    assert packed(source, tmp_path / "p", characters=Charset.level1()).already_packed
+    gnt_files(source, {"w0": "", "w2": "!丁"})
+    (source / "w0.gnt").unlink()
+    with pytest.raises(UsageError, match=r"w2\.gnt has changed"):
+        packed(source, tmp_path / "p", characters=Charset.level1())
 
 
 def test_without_writers_validation_is_stratified(tmp_path: Path) -> None:
@@ -168,7 +239,7 @@ def test_without_writers_validation_is_stratified(tmp_path: Path) -> None:
     assert summary.counts == {"train": 72, "val": 8}
     facts = info(tmp_path / "p")
     assert "stratified" in facts["val"]["meta"]["validation"]
-    reader = open_pack(tmp_path / "p/val.lmdb")
+    reader = open_reader(tmp_path / "p/val.lmdb")
     assert np.bincount(reader.labels).tolist() == [4, 4]
 
 
@@ -218,7 +289,7 @@ def copy_of(pack_folder: Path, tmp_path: Path) -> Path:
 def test_verify_finds_every_flipped_bit_of_a_block(small_pack: Path, tmp_path: Path) -> None:
     assert verify(small_pack) == []
     folder = copy_of(small_pack, tmp_path)
-    reader = open_pack(folder / "train.lmdb")
+    reader = open_reader(folder / "train.lmdb")
     pixels = reader.block(0).tobytes()
     rng = np.random.default_rng(0)
     original = (folder / "train.lmdb").read_bytes()
@@ -234,7 +305,7 @@ def test_a_pack_cut_short_is_refused(small_pack: Path, tmp_path: Path) -> None:
     raw = (folder / "train.lmdb").read_bytes()
     (folder / "train.lmdb").write_bytes(raw[: len(raw) // 2])
     with pytest.raises(DataError, match=rf"cut short: {len(raw) // 2} bytes, expected {len(raw)}"):
-        open_pack(folder / "train.lmdb")
+        open_reader(folder / "train.lmdb")
     assert any("cut short" in problem for problem in verify(folder))
 
 
@@ -242,9 +313,9 @@ def test_a_pack_cut_short_is_refused(small_pack: Path, tmp_path: Path) -> None:
 def test_what_is_no_pack_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "train.lmdb").write_bytes(content)
     with pytest.raises(DataError, match=r"train\.lmdb: .*delete the pack and make it again with hcr-data pack"):
-        open_pack(tmp_path / "train.lmdb")
-    with pytest.raises(DataError, match="no such pack"):
-        open_pack(tmp_path / "val.lmdb")
+        open_reader(tmp_path / "train.lmdb")
+    with pytest.raises(DataError, match="no such split; there is train"):
+        open_reader(tmp_path / "val.lmdb")
 
 
 def change(path: Path, key: bytes, value: bytes | None) -> None:
@@ -261,7 +332,7 @@ def change(path: Path, key: bytes, value: bytes | None) -> None:
 def test_wrong_values_are_named(small_pack: Path, tmp_path: Path) -> None:
     folder = copy_of(small_pack, tmp_path)
     path = folder / "test.lmdb"
-    reader = open_pack(path)
+    reader = open_reader(path)
     labels, meta = reader.labels.copy(), reader.meta
     labels[5] ^= 1
     change(path, b"labels", labels.tobytes())
@@ -271,16 +342,16 @@ def test_wrong_values_are_named(small_pack: Path, tmp_path: Path) -> None:
     assert any("labels: 1 of 24 are not below 12, the first at sample 5 (999)" in line for line in verify(folder))
     change(path, b"labels", labels.tobytes()[:-2])
     with pytest.raises(DataError, match="key labels: 46 bytes, expected 48"):
-        open_pack(path)
+        open_reader(path)
     change(path, b"labels", labels.tobytes())
     change(path, b"block/00000000", None)
     assert any("block/00000000: nothing, expected" in line for line in verify(folder))
     change(path, b"meta", json.dumps(meta | {"preprocessing": {"version": 0}}).encode())
     with pytest.raises(DataError, match="this program prepares by"):
-        open_pack(path)
+        open_reader(path)
     change(path, b"meta", None)
     with pytest.raises(DataError, match="expected format 'hcr-pack', found None"):
-        open_pack(path)
+        open_reader(path)
 
 
 def test_splits_of_different_charsets_are_found(small_pack: Path, tmp_path: Path) -> None:
@@ -291,7 +362,7 @@ def test_splits_of_different_charsets_are_found(small_pack: Path, tmp_path: Path
 
 
 def test_contact_sheet_shows_the_chosen_pictures(small_pack: Path) -> None:
-    reader = open_pack(small_pack / "train.lmdb")
+    reader = open_reader(small_pack / "train.lmdb")
     char, name = reader.charset[3], reader.meta["writers"][0]
     place = int(np.flatnonzero(reader.labels == 3)[0])
     expected = reader.block(0)[place].copy()

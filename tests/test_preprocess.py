@@ -99,7 +99,7 @@ def test_fit_square_takes_one_pixel_and_extreme_shapes() -> None:
 
 
 def fitted_singly(picture: np.ndarray, size: int) -> np.ndarray:
-    """What preprocessing version 2 is, step by step."""
+    """Fit one picture, step by step."""
     square = np.full((size, size), 255, np.uint8)
     ink = Image.fromarray(255 - picture)
     if (box := ink.getbbox()) is None:
@@ -112,7 +112,7 @@ def fitted_singly(picture: np.ndarray, size: int) -> np.ndarray:
     return square
 
 
-def test_many_squares_of_several_sizes_are_those_of_version_2() -> None:
+def test_many_squares_of_several_sizes_are_those_of_single_steps() -> None:
     rng = np.random.default_rng(0)
     pictures = [np.full((4, 5), 255, np.uint8), np.asfortranarray(draw("田", 70))]
     for sides in rng.integers(1, 200, (40, 2)):
@@ -391,4 +391,4 @@ def test_preprocessing_can_be_recorded() -> None:
     import json
 
     assert json.loads(json.dumps(PREPROCESSING)) == PREPROCESSING
-    assert PREPROCESSING["version"] == 2
+    assert PREPROCESSING["version"] == 3

@@ -13,7 +13,7 @@ import click
 import pytest
 
 from hcr.charset import Charset
-from hcr.cli import data, eval, train
+from hcr.cli import data, eval, predict, train
 from hcr.config import read_recipe
 from hcr.corpus.names import corpus_name
 from hcr.layout import PACKED
@@ -67,10 +67,21 @@ def test_a_recipe_is_a_config_whose_network_builds(path: Path) -> None:
     assert parameters > 1e6
 
 
+def test_the_demo_names_its_run_as_help_does() -> None:
+    """By options that the commands show, since a reader copies them; its closing lines stand in one column."""
+    text = (ROOT / "pipelines/demo.py").read_text("utf-8")
+    hidden = {option for p in predict.main.params if getattr(p, "hidden", False) for option in p.opts}
+    assert "--run" in hidden
+    printed = re.findall(r"hcr-predict.*", text)
+    assert printed and not any(option in line for line in printed for option in hidden)
+    closing = re.findall(r"^  (\w[\w -]*?  +)\S", text[text.index("\ndone in") :], re.M)
+    assert len(closing) == 7 and len(set(map(len, closing))) == 1
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_opens_with_its_promise_and_commands_that_fit_together(path: Path) -> None:
+def test_a_recipe_opens_with_what_to_expect_and_commands_that_fit_together(path: Path) -> None:
     text = comment(path)
-    head = re.match(r"Promise: .*\nHardware: .*\bTime: .*\nCommands", text, re.S)
+    head = re.match(r"Expected: .*\nHardware: .*\bTime: .*\nCommands", text, re.S)
     assert head and re.search(r"not yet measured|\d %", " ".join(head[0].split("Hardware")[0].split())), text
     found = commands(path)
     run = found["hcr-train"].params
@@ -129,6 +140,7 @@ def benchmark(corpus: Path, work: Path, *arguments: str) -> tuple[list[list[str]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]], done.stderr
 
 
+@pytest.mark.campaign
 def test_the_benchmark_compares_and_does_not_repeat_itself(corpus_folder: Path, tmp_path: Path) -> None:
     variants = ["--variants", "without augmentation", "the recipe", "--jobs", "2"]
     rows, said = benchmark(corpus_folder, tmp_path, *variants)

@@ -1,4 +1,4 @@
-"""report.html: what stands in it; what it does in a browser is tests/test_html_browser.py's."""
+"""report.html: what stands in it; what it does in a browser is tests/test_report_browser.py's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from hcr.evaluation.analysis import Evaluation, analyse
 from hcr.evaluation.metrics import summarise
 from hcr.evaluation.page import gallery, html
-from hcr.pack.store import open_pack
+from hcr.pack.store import open_reader
 from hcr.svg import ticks
 from tests.reports import ABSENT, CHARACTERS, CURVES, HOSTILE, compared
 
@@ -159,7 +159,7 @@ def test_class_data_agrees_with_the_summary(page: str, evaluation: Evaluation) -
 
 
 def test_pictures_are_those_of_the_pack(evaluation: Evaluation) -> None:
-    reader = open_pack(evaluation.pack / "test.lmdb")
+    reader = open_reader(evaluation.pack / "test.lmdb")
     shown = gallery.Gallery(reader)
     assert [shown.place(index) for index in (40, 7, 40)] == [0, 1, 0]
     assert 'style="--x:1;--y:0"' in shown.picture(7, "x") and shown.css().startswith(".s0{background-image:url(data:")
@@ -198,7 +198,7 @@ def test_banners(evaluation: Evaluation, page: str, tmp_path: Path) -> None:
         only_shared=True,
         left_out=1234,
         checkpoint=None,
-        elsewhere=Path('their "<answers>".csv'),
+        external=Path('their "<answers>".csv'),
         seconds=float("nan"),
     )
     text = words(write(marked, tmp_path / "r.html"))

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hcr.evaluation import judge_conditions, make_evaluator, write_report
+from hcr.evaluation import evaluate_conditions, make_evaluator, write_report
 from hcr.evaluation.robustness import CONDITIONS, PLAIN
-from hcr.pack.store import open_pack
+from hcr.pack.store import open_reader
 from hcr.preprocess.fit import fit_square
 from tests.test_evaluation import Interrupted, checkpoint, pack_charset
 
@@ -21,7 +21,7 @@ from tests.test_evaluation import Interrupted, checkpoint, pack_charset
 @pytest.fixture
 def pictures(small_pack: Path) -> Tensor:
     """The 24 test pictures, uint8[24, 1, 32, 32]."""
-    reader = open_pack(small_pack / "test.lmdb")
+    reader = open_reader(small_pack / "test.lmdb")
     images = np.empty((24, 32, 32), np.uint8)
     reader.pictures(np.arange(24), images)
     return torch.from_numpy(images[:, None])
@@ -105,13 +105,13 @@ def test_table_and_plot(small_pack: Path, tmp_path: Path) -> None:
     )
     plain = evaluator.evaluation()
     named: list[str] = []
-    rows = judge_conditions(evaluator, plain, Interrupted(0), named.append)
+    rows = evaluate_conditions(evaluator, plain, Interrupted(0), named.append)
     assert named == list(CONDITIONS) and [row.name for row in rows] == [PLAIN, *CONDITIONS]
     # Until all files are written nothing has to be predicted again.
-    taken_up: list[int] = []
+    resumed: list[int] = []
     again = Interrupted(99)
-    assert judge_conditions(evaluator, plain, again, taken_up=taken_up.append) == rows
-    assert again.done == 0 and taken_up == [24] * len(CONDITIONS)
+    assert evaluate_conditions(evaluator, plain, again, on_resume=resumed.append) == rows
+    assert again.done == 0 and resumed == [24] * len(CONDITIONS)
     write_report(tmp_path, plain, conditions=rows)
     lines = list(csv.DictReader((tmp_path / "robustness.csv").read_text("utf-8-sig").splitlines()))
     assert [line["condition"] for line in lines] == [row.name for row in rows]

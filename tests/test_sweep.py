@@ -24,10 +24,12 @@ from hcr.models import load_recognizer
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def benchmark(name: str) -> ModuleType:
-    sys.path.insert(0, str(BENCHMARKS))
+def benchmark(path: str) -> ModuleType:
+    """Import a script by its path in benchmarks/, without its ending."""
+    file = BENCHMARKS / path
+    sys.path.insert(0, str(file.parent))
     try:
-        return importlib.import_module(name)
+        return importlib.import_module(file.name)
     finally:
         sys.path.pop(0)
 
@@ -93,7 +95,7 @@ def test_sizes_are_those_of_the_character(line: np.ndarray) -> None:
 def test_pictures_are_prepared_as_predict_prepares_them(scans: list[np.ndarray], whole: Path, tmp_path: Path) -> None:
     sweep = benchmark("sweep")
     weights = whole / "checkpoints/best.pt"
-    predictor = Predictor(load_recognizer(weights), top=3)
+    predictor = Predictor(load_recognizer(weights))
     for name in ("lines 1 px wider", "darkest ink 15%", "light on black, 100%", "128 px"):
         folder = tmp_path / name
         folder.mkdir()
@@ -102,7 +104,7 @@ def test_pictures_are_prepared_as_predict_prepares_them(scans: list[np.ndarray],
         done = CliRunner().invoke(hcr_predict, [str(folder), "--weights", str(weights), "--top", "3", "--json"])
         read = [json.loads(line)["top"] for line in done.stdout.splitlines()]
         squares = sweep.as_predicted(scans, sweep.CHANGES[name], 32)
-        expected = [[{"char": c, "prob": round(p, 6)} for c, p in top] for top in predictor.predict(squares)]
+        expected = [[{"char": c, "prob": round(p, 6)} for c, p in top] for top in predictor.predict(squares, 3)]
         assert read == expected and len(read) == 12, name
 
 
@@ -144,7 +146,7 @@ def test_real_counts_every_picture_against_all_classes(corpus_folder: Path, whol
     assert (figures["n"], figures["characters"], figures["classes"], figures["left_out"]) == (12, 6, 12, 2)
     real = benchmark("real")
     squares = [real.fit_square(sample.picture, 32) for sample in samples]
-    tops = [[char for char, _ in top] for top in Predictor(model, 5).predict(squares)]
+    tops = [[char for char, _ in top] for top in Predictor(model).predict(squares, 5)]
     right = sum(top[0] == sample.char for top, sample in zip(tops, samples, strict=True))
     within = sum(sample.char in top for top, sample in zip(tops, samples, strict=True))
     assert figures["top1"] == pytest.approx(right / 12, abs=1e-5)
@@ -163,7 +165,7 @@ def test_real_says_what_it_cannot_read(whole: Path, tmp_path: Path) -> None:
 
 
 def test_shapes_are_counted_as_they_are() -> None:
-    shapes = benchmark("shapes")
+    shapes = benchmark("lab/shapes")
     square = np.full((64, 64), 255, np.uint8)
     square[8:56, 20:24] = square[8:56, 40:44] = square[8:12, 20:44] = square[52:56, 20:44] = 0  # a box
     square[30:34, 50:60] = 60  # and a dash beside it
@@ -182,7 +184,7 @@ def test_shapes_are_counted_as_they_are() -> None:
 
 
 def test_shapes_compares_drawn_with_read(corpus_folder: Path) -> None:
-    report = run("shapes.py", corpus_folder / "test", "--pictures", 24)
+    report = run("lab/shapes.py", corpus_folder / "test", "--pictures", 24)
     names = [line.split(" | ")[0].strip("| ") for line in report.splitlines()[2:]]
     assert names[:2] == [str(corpus_folder / "test"), "drawn"] and set(names[2:]) <= {
         f"drawn by {hands} hands" for hands in ("slow", "middling", "fast")

@@ -1,4 +1,4 @@
-"""The stroke table, the drawn hands, the pen and its pictures."""
+"""The stroke table, the styles of writers, the generator and its pictures."""
 
 import io
 import itertools
@@ -25,7 +25,7 @@ from tests.runs import load_script
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "pipelines" / "build_strokes.py"
-TABLE = ROOT / "hcr" / "pen" / "strokes.bin"
+TABLE = ROOT / "hcr" / "synth" / "strokes.bin"
 CHARACTERS = "一丁永国鼎道龟"
 
 
@@ -137,12 +137,12 @@ def test_simplified_line_stays_within_the_tolerance(build_strokes: ModuleType) -
 
 
 @pytest.fixture(scope="module")
-def pen() -> Generator:
+def generator() -> Generator:
     return Generator(CHARACTERS)
 
 
 def picture_of(
-    pen: Generator,
+    generator: Generator,
     labels: list[int],
     writers: list[int],
     numbers: list[int] | None = None,
@@ -150,40 +150,42 @@ def picture_of(
     size: int = 64,
 ) -> torch.Tensor:
     numbers = numbers or [0] * len(labels)
-    return pen.draw(torch.tensor(labels), torch.tensor(writers), torch.tensor(numbers), seed=seed, size=size)
+    return generator.draw(torch.tensor(labels), torch.tensor(writers), torch.tensor(numbers), seed=seed, size=size)
 
 
-def many(pen: Generator, count: int, size: int = 64) -> torch.Tensor:
+def many(generator: Generator, count: int, size: int = 64) -> torch.Tensor:
     places = torch.arange(count)
-    return pen.draw(places % len(CHARACTERS), places, places * 0, seed=0, size=size)
+    return generator.draw(places % len(CHARACTERS), places, places * 0, seed=0, size=size)
 
 
-def test_picture_does_not_depend_on_batch_order_or_threads(pen: Generator) -> None:
-    count = 300  # more than one run of the pen
-    together = many(pen, count)
+def test_picture_does_not_depend_on_batch_order_or_threads(generator: Generator) -> None:
+    count = 300  # more than one run of the generator
+    together = many(generator, count)
     shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        pictures = pen.draw(shuffled % len(CHARACTERS), shuffled, shuffled * 0, seed=0, size=64)
+        pictures = generator.draw(shuffled % len(CHARACTERS), shuffled, shuffled * 0, seed=0, size=64)
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(pictures, together[shuffled])
     for place in (0, 151, 299):
-        alone = pen.draw(*(torch.tensor([value]) for value in (place % len(CHARACTERS), place, 0)), seed=0, size=64)
+        alone = generator.draw(
+            *(torch.tensor([value]) for value in (place % len(CHARACTERS), place, 0)), seed=0, size=64
+        )
         assert torch.equal(alone[0], together[place])
 
 
-def test_picture_does_not_depend_on_the_charset(pen: Generator) -> None:
+def test_picture_does_not_depend_on_the_charset(generator: Generator) -> None:
     other = Generator("永" + CHARACTERS[:2])
-    ours = picture_of(pen, [CHARACTERS.index("永")] * 4, [0, 1, 2, 3])
+    ours = picture_of(generator, [CHARACTERS.index("永")] * 4, [0, 1, 2, 3])
     assert torch.equal(ours, picture_of(other, [0] * 4, [0, 1, 2, 3]))
 
 
-def test_seed_writer_and_number_each_change_the_picture(pen: Generator) -> None:
+def test_seed_writer_and_number_each_change_the_picture(generator: Generator) -> None:
     label = [CHARACTERS.index("永")]
     pictures = [
-        picture_of(pen, label, [writer], [n], seed=seed)
+        picture_of(generator, label, [writer], [n], seed=seed)
         for seed, writer, n in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))
     ]
     for i, one in enumerate(pictures):
@@ -192,19 +194,19 @@ def test_seed_writer_and_number_each_change_the_picture(pen: Generator) -> None:
 
 
 @pytest.mark.parametrize("size", [32, 48, 64, 80])
-def test_pictures_are_fitted_as_fit_square_would(pen: Generator, size: int) -> None:
+def test_pictures_are_fitted_as_fit_square_would(generator: Generator, size: int) -> None:
     def box(picture: np.ndarray) -> np.ndarray:
         rows, columns = (np.flatnonzero((picture < 255).any(axis)) for axis in (1, 0))
         return np.array([rows[0], rows[-1] + 1, columns[0], columns[-1] + 1])
 
     away = []
-    for picture in many(pen, 70, size)[:, 0].numpy():
+    for picture in many(generator, 70, size)[:, 0].numpy():
         away.append(np.abs(box(picture) - box(fit_square(picture, size))).max())
     assert max(away) <= 3 and np.mean(away) <= 1
 
 
-def test_pictures_look_like_pen_on_paper(pen: Generator) -> None:
-    pictures = many(pen, 210)
+def test_pictures_look_like_pen_on_paper(generator: Generator) -> None:
+    pictures = many(generator, 210)
     assert pictures.dtype == torch.uint8 and pictures.shape == (210, 1, 64, 64)
     assert (pictures[:, :, [0, -1], :] == 255).all() and (pictures[:, :, :, [0, -1]] == 255).all(), "ink on the rim"
     ink = (pictures < 255).float().mean(dim=(1, 2, 3))
@@ -230,15 +232,15 @@ def test_few_strokes_reach_farther_or_less_far_than_their_length() -> None:
     assert 1.3 < length[2] < 1.6, "however much by, not twice as long"
 
 
-def test_drawn_strokes_reach_and_fast_hands_leap_farther(monkeypatch: pytest.MonkeyPatch) -> None:
-    pen, writers = Generator("十"), torch.arange(40)
+def test_drawn_strokes_reach_and_fast_writers_leap_farther(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, writers = Generator("十"), torch.arange(40)
     zero = torch.zeros_like(writers)
-    hands = WriterStyles(0, writers, zero + ord("十"), zero)
-    order = hands.speed.argsort()
-    assert (hands.leap[order].diff() >= 0).all() and hands.leap[order[-1]] > hands.leap[order[0]] + 0.1
-    drawn = pen.draw(zero, writers, zero, seed=0, size=32)
+    styles = WriterStyles(0, writers, zero + ord("十"), zero)
+    order = styles.speed.argsort()
+    assert (styles.leap[order].diff() >= 0).all() and styles.leap[order[-1]] > styles.leap[order[0]] + 0.1
+    drawn = generator.draw(zero, writers, zero, seed=0, size=32)
     monkeypatch.setattr("hcr.synth.trajectory._REACH", 0.0)
-    assert not torch.equal(drawn, pen.draw(zero, writers, zero, seed=0, size=32))
+    assert not torch.equal(drawn, generator.draw(zero, writers, zero, seed=0, size=32))
 
 
 def test_character_keeps_its_shape() -> None:
@@ -249,39 +251,41 @@ def test_character_keeps_its_shape() -> None:
     assert mean[28:32, 30:34].mean() > 4 * mean[8:12, 8:12].mean()
 
 
-def test_hands_stay_in_their_bounds() -> None:
+def test_styles_stay_in_their_bounds() -> None:
     writers = torch.arange(500)
-    hands = WriterStyles(0, writers, writers * 0 + ord("永"), writers * 0)
-    assert len(set(hands.slant.tolist())) > 450
+    styles = WriterStyles(0, writers, writers * 0 + ord("永"), writers * 0)
+    assert len(set(styles.slant.tolist())) > 450
     for value, low, high in (
-        (hands.width, 0.01, 0.11),
-        (hands.join, 0, 0.9),
-        (hands.ink, 0.25, 1.001),
-        (hands.smooth, 0.1, 2),
-        (hands.running, 0.02, 1),
-        (hands.height, 72, 128),
+        (styles.width, 0.01, 0.11),
+        (styles.join, 0, 0.9),
+        (styles.ink, 0.25, 1.001),
+        (styles.smooth, 0.1, 2),
+        (styles.running, 0.02, 1),
+        (styles.height, 72, 128),
     ):
         assert low <= value.min() and value.max() <= high
 
 
 def test_habits_belong_to_the_writer_and_moods_to_the_picture() -> None:
     writers = torch.tensor([7, 7, 8])
-    hands = WriterStyles(0, writers, torch.tensor([ord("永"), ord("国"), ord("永")]), writers * 0)
-    assert torch.equal(hands.liking[0], hands.liking[1]) and not torch.equal(hands.liking[0], hands.liking[2])
-    assert hands.height[0] == hands.height[1] != hands.height[2]
-    assert abs(hands.slant[0] - hands.slant[1]) > 0
+    styles = WriterStyles(0, writers, torch.tensor([ord("永"), ord("国"), ord("永")]), writers * 0)
+    assert torch.equal(styles.liking[0], styles.liking[1]) and not torch.equal(styles.liking[0], styles.liking[2])
+    assert styles.height[0] == styles.height[1] != styles.height[2]
+    assert abs(styles.slant[0] - styles.slant[1]) > 0
 
 
 def test_fast_writers_join_strokes() -> None:
     characters = Charset.level1().characters[::100]
-    pen = Generator(characters)
+    generator = Generator(characters)
     labels = torch.arange(len(characters))
     strokes = sum(len(StrokeTable.load().medians(char)) for char in characters)
     paths = {}
     for writer in range(60):
-        of = labels * 0 + writer
-        hands = WriterStyles(0, of, pen._book.codes, labels * 0)
-        paths[float(hands.speed.mean())] = int(write(pen._book, labels, int(pen._book.host_rows.sum()), hands).path[-1])
+        writers = labels * 0 + writer
+        styles = WriterStyles(0, writers, generator._book.codes, labels * 0)
+        paths[float(styles.speed.mean())] = int(
+            write(generator._book, labels, int(generator._book.host_rows.sum()), styles).path[-1]
+        )
     by_speed = [paths[speed] for speed in sorted(paths)]
     assert np.mean(by_speed[:10]) > 0.85 * strokes and np.mean(by_speed[-10:]) < 0.7 * strokes
 
@@ -336,21 +340,21 @@ def test_exact_arithmetic_is_near_what_it_is_named_after() -> None:
     torch.testing.assert_close(cos * cos + sin * sin, torch.ones_like(x))
 
 
-def test_the_pen_draws_what_its_version_says(pen: Generator) -> None:
+def test_the_generator_draws_what_its_version_says(generator: Generator) -> None:
     """Whoever changes what is drawn raises GENERATOR_VERSION and these sums: runs and corpora name the version."""
     places = torch.arange(14)
-    pictures = pen.draw(places % 7, places + 3, places * 0, seed=0, size=64)
+    pictures = generator.draw(places % 7, places + 3, places * 0, seed=0, size=64)
     ink = [28663, 60914, 79326, 102405, 112725, 125073, 80625, 38545, 74668, 102332, 178123, 152851, 162075, 81713]
     assert GENERATOR_VERSION == 6
     # Less than what two levels of grey on one pixel in fifty would be: another processor may round otherwise.
     assert ((255 - pictures.int()).sum((1, 2, 3)) - torch.tensor(ink)).abs().max() <= 2 * 64 * 64 // 50
 
 
-def test_room_to_spare_changes_nothing(pen: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_to_spare_changes_nothing(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     """The way of a GPU, where nothing is counted, on this machine."""
-    counted = many(pen, 140)
+    counted = many(generator, 140)
     monkeypatch.setattr(ragged, "_counts_at_once", lambda tensor: False)
-    assert torch.equal(many(pen, 140), counted)
+    assert torch.equal(many(generator, 140), counted)
 
 
 @pytest.mark.parametrize(("size", "count"), [(32, 1), (64, 1), (64, 300), (160, 40)])
@@ -374,7 +378,7 @@ def test_what_is_left_over_is_spread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_gpu_draws_the_same_pictures(pen: Generator) -> None:
+def test_gpu_draws_the_same_pictures(generator: Generator) -> None:
     there = many(Generator(CHARACTERS, "cuda"), 2000)
     assert there.is_cuda
-    assert (many(pen, 2000).int() - there.cpu().int()).abs().max() <= 2
+    assert (many(generator, 2000).int() - there.cpu().int()).abs().max() <= 2

@@ -77,7 +77,8 @@ def test_run_again_draws_only_what_is_missing(corpus: Path) -> None:
 
 
 def test_processes_draw_the_same_bytes(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synthetic, "_WORTH_A_PROCESS", 0)
+    monkeypatch.setattr(synthetic, "_WORTH_POOL", 0)
+    monkeypatch.setattr(synthetic, "usual_processes", lambda: 2)
     draw_corpus(tmp_path / "drawn", CHARSET, writers=6, seed=1)
     assert _digests(tmp_path / "drawn") == _digests(corpus)
 
@@ -93,9 +94,13 @@ def test_another_seed_draws_other_pictures(corpus: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": 9}, "drawn with seed 1, asked for 9"),
-        ({"writers": 7}, "drawn with writers 6, asked for 7"),
-        ({"charset": spread(CHARSET, 39)}, f'drawn with charset "{CHARSET.digest}"'),
+        ({"seed": 9}, "drawn with --seed 1, now --seed 9;"),
+        ({"writers": 7}, "6 writers there, 7 requested;"),
+        ({"charset": spread(CHARSET, 39)}, f"{len(CHARSET)} characters there, 39 requested;"),
+        (
+            {"charset": Charset(["龟", *CHARSET.characters[1:]])},
+            f"{len(CHARSET)} characters there, 40 others requested;",
+        ),
     ],
 )
 def test_other_settings_are_refused(corpus: Path, change: dict[str, object], message: str) -> None:
@@ -103,7 +108,7 @@ def test_other_settings_are_refused(corpus: Path, change: dict[str, object], mes
     settings = {"charset": CHARSET, "writers": 6, "seed": 1} | change
     with pytest.raises(UsageError) as caught:
         draw_corpus(corpus, **settings)
-    assert message in str(caught.value) and "choose another folder" in str(caught.value)
+    assert message in str(caught.value) and "choose another --out" in str(caught.value)
     assert _digests(corpus) == before
 
 
@@ -158,5 +163,5 @@ def test_spread_picks_evenly() -> None:
     assert len(chosen) == 200 and labels[0] == 0
     assert {b - a for a, b in pairwise(labels)} <= {18, 19}
     assert spread(charset, len(charset)) == charset
-    with pytest.raises(UsageError, match="ask for 1 to 3755"):
+    with pytest.raises(UsageError, match="--charset 3756: expected 1 to 3,755"):
         spread(charset, 3756)

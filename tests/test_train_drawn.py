@@ -26,12 +26,13 @@ from hcr.feed.augment import augment
 from hcr.feed.sampler import Batch, EndlessBatches, SequentialBatches
 from hcr.feed.synthetic import TRAINING_WRITERS, VALIDATION_WRITERS, SyntheticBatches, generator_digest
 from hcr.layout import checkpoints, find_run, is_drawn, pack_of
-from hcr.pack.store import open_pack
+from hcr.pack.store import open_reader
 from hcr.synth import Generator
 from hcr.synth.pages import are_pages
-from hcr.training import Execution, train
+from hcr.training import Execution, TrainConfig, train
+from hcr.training.config import DRAWN_PAGES
 from hcr.training.distributed import Processes
-from hcr.training.setup import JUDGED, PAGES, set_up_run
+from hcr.training.setup import VALIDATION_PICTURES, set_up_run
 from hcr.training.step import Stepper
 from tests.runs import GIVEN, Watcher, end_of, require_equal
 
@@ -120,8 +121,8 @@ def charset(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def run_drawn(run: Path, charset: str, pack: Path | None = None, *, resume: bool = False, **given: Any) -> Watcher:
     watcher = Watcher()
-    execution = Execution(workers=0, checkpoint_every=1)
-    train(GIVEN | DRAW | {"charset": charset} | given, pack, run, execution, watcher, resume=resume)
+    execution = Execution("cpu", workers=0, checkpoint_every=1)
+    train(TrainConfig(**GIVEN | DRAW | {"charset": charset} | given), pack, run, execution, watcher, resume=resume)
     return watcher
 
 
@@ -139,10 +140,10 @@ def test_a_stopped_run_ends_like_one_that_was_not(uncut: Path, charset: str, tmp
     file = shutil.copy(charset, tmp_path / "charset.txt")
     watcher = Watcher(step, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Stopped, match=f"stopped by SIGTERM at step {step} of 12; all is saved"):
-        train(GIVEN | DRAW | {"charset": str(file)}, None, run, Execution(), watcher, resume=False)
+        train(TrainConfig(**GIVEN | DRAW | {"charset": str(file)}), None, run, Execution("cpu"), watcher, resume=False)
     # What is learnt stands in the checkpoint.
     Path(file).unlink()
-    train({}, None, run, Execution(workers=1, checkpoint_every=2), Watcher(), resume=True)
+    train(TrainConfig(), None, run, Execution("cpu", workers=1, checkpoint_every=2), Watcher(), resume=True)
     one, other = end_of(run), end_of(uncut)
     for content, _ in (one, other):
         del content["config"]["charset"]
@@ -153,7 +154,7 @@ def test_a_drawn_run_leaves_what_a_run_leaves(uncut: Path) -> None:
     rows = [json.loads(line) for line in (uncut / "metrics.jsonl").read_text().splitlines()]
     assert [(row["epoch"], row["step"], row["val_n"]) for row in rows] == [(1, 4, 22), (2, 8, 22), (3, 12, 22)]
     record = json.loads((uncut / "run.json").read_text())
-    digests = dict.fromkeys(("train", "val"), generator_digest(pages=PAGES))
+    digests = dict.fromkeys(("train", "val"), generator_digest(pages=DRAWN_PAGES))
     assert record["pack"] == {"path": None, "digests": digests, "sources": {"train": [], "val": []}}
     assert record["charset"]["count"] == 11 and record["config"]["draw"] == 88
     assert re.fullmatch(r"pen \d+, strokes [0-9a-f]{16}", generator_digest())
@@ -168,22 +169,22 @@ def test_it_learns_from_what_is_drawn(charset: str, tmp_path: Path) -> None:
 
 
 def test_another_pen_does_not_go_on(uncut: Path, charset: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    was = generator_digest(pages=PAGES)
+    was = generator_digest(pages=DRAWN_PAGES)
     monkeypatch.setattr("hcr.feed.synthetic.GENERATOR_VERSION", 999)
     with pytest.raises(DataError) as refused:
         run_drawn(uncut, charset, resume=True)
     assert str(refused.value) == (
-        f"{uncut}: was drawn by {was}, and here is {generator_digest(pages=PAGES)}, which draws otherwise; go on with "
-        "the release named in its run.json, or start another --run"
+        f"{uncut}: drawn by {was}, but this program draws by {generator_digest(pages=DRAWN_PAGES)}; resume with the "
+        "release named in its run.json, or start another --run"
     )
 
 
 def test_drawn_pictures_are_degraded_where_pictures_are_distorted(charset: str, tmp_path: Path) -> None:
     def seen(rank: int = 0, **given: Any) -> tuple[torch.Tensor, torch.Tensor]:
         given = GIVEN | DRAW | {"charset": charset, "pages": 0.0} | given
-        plan = set_up_run(given, None, tmp_path / "run", Execution(), Processes(), init=None, found=None)
+        setup = set_up_run(TrainConfig(**given), None, tmp_path / "run", Execution("cpu"), Processes(), Watcher())[0]
         batch = drawn(SequentialBatches(40, 40))[0]
-        stepper = Stepper(plan.config, plan.state(None, Watcher()), Processes(), None, compiled=False)
+        stepper = Stepper(setup.config, setup.state(None, Watcher()), Processes(), None, compiled=False)
         stepper.processes = Processes(rank, 2)
         return batch.images, stepper.pictures(batch)
 
@@ -200,17 +201,17 @@ def test_drawn_pictures_are_degraded_where_pictures_are_distorted(charset: str, 
 
 def test_what_was_cut_out_of_a_page_is_not_degraded(charset: str, tmp_path: Path) -> None:
     given = GIVEN | DRAW | {"charset": charset}
-    plan = set_up_run(given, None, tmp_path / "run", Execution(), Processes(), init=None, found=None)
-    assert plan.config.pages == PAGES
+    setup = set_up_run(TrainConfig(**given), None, tmp_path / "run", Execution("cpu"), Processes(), Watcher())[0]
+    assert setup.config.pages == DRAWN_PAGES
     batch = drawn(SequentialBatches(60, 60))[0]
-    seen = Stepper(plan.config, plan.state(None, Watcher()), Processes(), None, compiled=False).pictures(batch)
+    seen = Stepper(setup.config, setup.state(None, Watcher()), Processes(), None, compiled=False).pictures(batch)
     distorted = augment(batch.images, GIVEN["seed"], 0)
-    paged = are_pages(batch.index, GIVEN["seed"], PAGES)
+    paged = are_pages(batch.index, GIVEN["seed"], DRAWN_PAGES)
     assert torch.equal(seen[paged], distorted[paged]) and not torch.equal(seen[~paged], distorted[~paged])
 
 
 def test_a_pack_judges(small_pack: Path, charset: str, tmp_path: Path) -> None:
-    reader = open_pack(small_pack / "val.lmdb")
+    reader = open_reader(small_pack / "val.lmdb")
     more = tmp_path / "more.txt"
     more.write_text("\n".join({*CHARACTERS, *reader.charset.characters}), "utf-8")
     run = tmp_path / "run"
@@ -218,22 +219,24 @@ def test_a_pack_judges(small_pack: Path, charset: str, tmp_path: Path) -> None:
     assert watcher.rows[0]["val_n"] == 12
     record = json.loads((run / "run.json").read_text())["pack"]
     assert record["path"] == str(small_pack) and record["digests"] == {
-        "train": generator_digest(pages=PAGES),
+        "train": generator_digest(pages=DRAWN_PAGES),
         "val": reader.digest,
     }
     assert record["sources"]["train"] == [] and len(record["sources"]["val"]) == 1
     given = GIVEN | DRAW | {"charset": str(more)}
-    plan = set_up_run(given, small_pack, run, Execution(), Processes(), init=None, found=None)
-    (batch,) = plan.splits["val"].feed(SequentialBatches(12, 12), Execution(workers=0))
+    setup = set_up_run(TrainConfig(**given), small_pack, tmp_path / "other", Execution("cpu"), Processes(), Watcher())[
+        0
+    ]
+    (batch,) = setup.splits["val"].feed(SequentialBatches(12, 12), Execution("cpu", workers=0))
     meant = [reader.charset[label] for label in reader.labels]
-    assert [plan.charset[label] for label in batch.labels.tolist()] == meant and plan.charset != reader.charset
+    assert [setup.charset[label] for label in batch.labels.tolist()] == meant and setup.charset != reader.charset
     # Of the pack it has seen the val split and no other.
     best = run / "checkpoints/best.pt"
     with pytest.raises(DataError, match="validated on this split"):
         evaluate_checkpoint(best, small_pack, "val", only_shared=True)
     for split in ("train", "test"):
         assert evaluate_checkpoint(best, small_pack, split, only_shared=True).seen == ""
-    # It is the val split that the run goes on with, too.
+    # The run is resumed with that val split, too.
     with pytest.raises(DataError, match=r"no pack: pack .* but the run was started on"):
         run_drawn(run, str(more), resume=True, epochs=1)
 
@@ -241,10 +244,10 @@ def test_a_pack_judges(small_pack: Path, charset: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"batch_size": 89}, r"--batch-size 89: --draw 88 draws only 88 samples"),
-        ({"draw": -1}, "draw -1: expected 0 to"),
+        ({"batch_size": 89}, r"--batch-size 89: --draw 88 draws only 88 training samples"),
+        ({"draw": -1}, "--draw -1: expected 0 to"),
         ({"draw": 0}, "nothing to train on: name a pack with --data, or give --draw"),
-        ({"charset": "nowhere.txt"}, r"nowhere\.txt: cannot read a charset"),
+        ({"charset": "nowhere.txt"}, r"charset 'nowhere\.txt': no such name or file; name level1, gb2312"),
     ],
 )
 def test_what_does_not_fit_is_refused(given: dict[str, Any], message: str, charset: str, tmp_path: Path) -> None:
@@ -264,12 +267,12 @@ def test_what_cannot_be_drawn_or_judged_is_refused(uncut: Path, charset: str, sm
         run_drawn(run, "level1", small_pack, size=64)
     (tmp_path / "pack").mkdir()
     shutil.copy(small_pack / "train.lmdb", tmp_path / "pack/train.lmdb")
-    with pytest.raises(UsageError, match="has no val split to judge by; leave --data out"):
+    with pytest.raises(UsageError, match="has no val split to validate on; leave --data out"):
         run_drawn(run, charset, tmp_path / "pack")
     with pytest.raises(UsageError, match="--charset gb2312: names what --draw draws; a pack has its own characters"):
-        train(GIVEN | {"charset": "gb2312"}, small_pack, run, Execution(), Watcher(), resume=False)
+        train(TrainConfig(**GIVEN | {"charset": "gb2312"}), small_pack, run, Execution("cpu"), Watcher(), resume=False)
     with pytest.raises(UsageError, match=r"--pages 0\.5: says how --draw draws; a pack has its own pictures"):
-        train(GIVEN | {"pages": 0.5}, small_pack, run, Execution(), Watcher(), resume=False)
+        train(TrainConfig(**GIVEN | {"pages": 0.5}), small_pack, run, Execution("cpu"), Watcher(), resume=False)
     with pytest.raises(UsageError, match="--draw 99: the run was started with 88"):
         run_drawn(uncut, charset, resume=True, draw=99)
     assert not run.exists()
@@ -291,14 +294,20 @@ def test_the_commands_draw_go_on_judge_and_predict(
     assert shown.startswith(
         "run         artifacts/endless-32-compact, new\npictures    drawn as they are needed: 100,000"
     )
-    assert f"100,000 train + {JUDGED:,} val samples of 32 px, 11 characters" in shown and "steps       5,000" in shown
+    assert (
+        f"100,000 train + {VALIDATION_PICTURES:,} val samples of 32 px, 11 characters" in shown
+        and "steps       5,000" in shown
+    )
     assert "draw = 100000" in shown and not Path("artifacts").exists()
     # Nor does it need a name or a pack where there are two packs.
     for name in ("first-32", "second-32"):
         shutil.copytree(small_pack, Path("data/packed", name))
     first = hcr(main, "--draw", 80, "--charset", charset, *flags)
     assert first.stdout.startswith("artifacts/endless-32-compact: done after 4 steps; best epoch 1: val top-1 ")
-    assert first.stdout.endswith("of 20\nnext: hcr-eval --run endless-32-compact --data PACK\n")
+    assert first.stdout.endswith(
+        "of 20\nnext: hcr-eval --run endless-32-compact --data PACK\n"
+        "PACK: any pack with these characters, or add --only-shared\n"
+    )
     assert "training artifacts/endless-32-compact on drawn handwriting, cpu" in first.stderr
     again = hcr(main, "--run", "endless-32-compact", "--resume", *cpu)
     assert "resuming artifacts/endless-32-compact at step 4" in again.stderr
@@ -310,10 +319,12 @@ def test_the_commands_draw_go_on_judge_and_predict(
     Image.fromarray(drawn(SequentialBatches(1, 1))[0].images[0, 0].numpy()).save("picture.png")
     assert "picture.png" in hcr(predict.main, "picture.png", "--run", "endless-32-compact", *cpu).stdout
     # A pack named beside --draw judges, and is remembered.
-    more = {*CHARACTERS, *open_pack(small_pack / "val.lmdb").charset.characters}
+    more = {*CHARACTERS, *open_reader(small_pack / "val.lmdb").charset.characters}
     Path("more.txt").write_text("\n".join(more), "utf-8")
     judge = ("--draw", 80, "--charset", "more.txt", "--run", "by", "--data", "data/packed/first-32")
-    assert "of 12\nnext: hcr-eval --run by --data data/packed/first-32\n" in hcr(main, *judge, *flags).stdout
+    assert (
+        "of 12\nnext: hcr-eval --run by --data data/packed/first-32 --only-shared\n" in hcr(main, *judge, *flags).stdout
+    )
     shown = hcr(main, "--run", "by", "--resume", "--dry-run", *cpu).stdout
-    assert "drawn as they are needed, judged by data/packed/first-32: 80 train + 12 val samples" in shown
+    assert "drawn as they are needed, validated on data/packed/first-32: 80 train + 12 val samples" in shown
     assert checkpoints(Path("artifacts/by"))[0].name == "step-00000004.pt"

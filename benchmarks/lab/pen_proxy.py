@@ -31,7 +31,7 @@ from hcr.charset import Charset
 from hcr.feed.degrade import degrade
 from hcr.models import Recognizer
 from hcr.models.compact import Compact
-from hcr.synth import Generator, StrokeTable, picture
+from hcr.synth import Generator, StrokeTable, generator
 from hcr.synth.style import WriterStyles
 
 SIZE, BATCH, LR, SEED = 48, 128, 4e-3, 1
@@ -104,13 +104,13 @@ def classes(real: str, count: int) -> Charset:
     return Charset([*chosen, *(rest[index * len(rest) // left] for index in range(left))])
 
 
-def hands_without(names: list[str], *key: Any) -> WriterStyles:
-    """Return hands that lack the habits of these names."""
-    hands = WriterStyles(*key)
+def styles_without(names: list[str], *key: Any) -> WriterStyles:
+    """Return styles that lack the habits of these names."""
+    styles = WriterStyles(*key)
     for name in names:
         for attribute, value in HABITS[name].items():
-            setattr(hands, attribute, torch.full_like(getattr(hands, attribute), value))
-    return hands
+            setattr(styles, attribute, torch.full_like(getattr(styles, attribute), value))
+    return styles
 
 
 def main() -> None:
@@ -123,14 +123,14 @@ def main() -> None:
     parser.add_argument("--degrade", action="store_true", help="with degradations")
     parser.add_argument("--without", action="append", default=[], choices=HABITS, help="a habit; may be repeated")
     parser.add_argument("--font", type=Path, action="append", default=[], help="as hcr-train takes it; may be repeated")
-    parser.add_argument("--share", type=float, default=picture.SHARE, help="of the writers who write a font's forms")
+    parser.add_argument("--share", type=float, default=generator.SHARE, help="of the writers who write a font's forms")
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
     truth, pictures = real_pictures(given.folder)
     charset = classes("".join(sorted(set(truth))), given.classes)
-    picture.WriterStyles = partial(hands_without, given.without)  # type: ignore[misc, assignment]
-    picture.SHARE = given.share
+    generator.WriterStyles = partial(styles_without, given.without)  # type: ignore[misc, assignment]
+    generator.SHARE = given.share
     pen = Generator(charset.characters, fonts=given.font)
     model: torch.nn.Module = Quick(len(charset)) if given.quick else Recognizer("compact", charset, SIZE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.02)
@@ -138,8 +138,8 @@ def main() -> None:
     while share < 1:
         step = done // BATCH
         started = time.monotonic()
-        generator = torch.Generator().manual_seed(step)
-        labels = torch.randint(len(charset), (BATCH,), generator=generator)
+        random = torch.Generator().manual_seed(step)
+        labels = torch.randint(len(charset), (BATCH,), generator=random)
         numbers = torch.arange(done, done + BATCH)
         images = pen.draw(labels, numbers, numbers * 0, seed=SEED, size=SIZE)
         if given.degrade:

@@ -24,12 +24,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import common
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import common
 
 from hcr.charset import Charset
 from hcr.config import read_recipe
@@ -41,8 +43,9 @@ from hcr.feed.sampler import SequentialBatches, epoch_order
 from hcr.files import atomic_write
 from hcr.layout import checkpoints
 from hcr.models import Recognizer, read_checkpoint
-from hcr.pack.packer import PackConfig, pack
-from hcr.pack.store import open_pack
+from hcr.pack.config import PackConfig
+from hcr.pack.packer import pack
+from hcr.pack.store import open_reader
 from hcr.training import Execution, TrainConfig, train
 from hcr.training.distributed import Processes
 from hcr.training.observer import NullObserver
@@ -104,24 +107,32 @@ def settings_of(variant: str, own: dict[str, Any], epochs: int, seed: int) -> di
     """Return all that decides a run's result, beside the pack."""
     if variant == TUTORIAL:
         return {"way": TUTORIAL, "epochs": epochs, "seed": seed}
-    path = Path(__file__).parents[1] / variant
+    path = Path(__file__).parents[2] / variant
     recipe = read_recipe(path, TrainConfig) if variant.endswith(".toml") else RECIPE | own
-    return asdict(TrainConfig(**recipe | {"epochs": epochs, "seed": seed}))
+    usual = {"batch_size": 256, "precision": "fp32"}
+    return asdict(TrainConfig(**usual | recipe | {"epochs": epochs, "seed": seed}))
 
 
 def train_ours(settings: dict[str, Any], data: Path, run: Path) -> dict[str, Any]:
     """Train by the project's trainer; judge the averaged weights and the last ones."""
-    train(settings, data, run, Execution(workers=0, cache="ram", checkpoint_every=60.0), NullObserver(), resume=True)
+    train(
+        TrainConfig(**settings),
+        data,
+        run,
+        Execution("cpu", workers=0, cache="ram", checkpoint_every=60.0),
+        NullObserver(),
+        resume=True,
+    )
     row = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     content = read_checkpoint(checkpoints(run)[0])
     model = Recognizer(content["arch"], Charset(content["characters"]), content["size"])
     model.load_state_dict(content["model"])
     loader = Loader(data / "val.lmdb", SequentialBatches(row["val_n"], 256))
     half = settings["precision"] == "bf16"
-    last = validate(
+    _, last, _, _ = validate(
         model.eval(), loader, lambda: torch.autocast("cpu", torch.bfloat16, half), Processes(), lambda count: None
     )
-    return {"averaged": row["val_top1"], "last": last["val_top1"], "seen": row["step"] * settings["batch_size"]}
+    return {"averaged": row["val_top1"], "last": last, "seen": row["step"] * settings["batch_size"]}
 
 
 def train_tutorial(settings: dict[str, Any], corpus: Path, data: Path, run: Path) -> dict[str, Any]:
@@ -131,7 +142,7 @@ def train_tutorial(settings: dict[str, Any], corpus: Path, data: Path, run: Path
     seed, saved = settings["seed"], run / "tutorial.pt"
     images, labels = squashed(corpus, data / "train.lmdb")
     torch.manual_seed(seed)
-    model = efficientnet_v2_s(num_classes=len(open_pack(data / "train.lmdb").charset))
+    model = efficientnet_v2_s(num_classes=len(open_reader(data / "train.lmdb").charset))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=2)
     parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "schedule": schedule}
@@ -158,7 +169,7 @@ def train_tutorial(settings: dict[str, Any], corpus: Path, data: Path, run: Path
     with torch.inference_mode():
         found = torch.cat([model.eval()(normalised(part)).argmax(1) for part in images.split(256)])
     top1 = float((found == labels).float().mean())
-    return {"averaged": None, "last": top1, "seen": settings["epochs"] * len(open_pack(data / "train.lmdb"))}
+    return {"averaged": None, "last": top1, "seen": settings["epochs"] * len(open_reader(data / "train.lmdb"))}
 
 
 def squashed(corpus: Path, path: Path) -> tuple[Tensor, Tensor]:
@@ -166,10 +177,10 @@ def squashed(corpus: Path, path: Path) -> tuple[Tensor, Tensor]:
 
     From the source's own crops: packing would crop to the ink and keep its aspect.
     """
-    reader = open_pack(path)
+    reader = open_reader(path)
     places = {origin: place for place, origin in enumerate(reader.origins(range(len(reader))))}
     images = np.empty((len(reader), 1, SIZE, SIZE), np.uint8)
-    for unit in find_corpus([corpus], allowed=None, numbering=Charset.level1()).units:
+    for unit in find_corpus([corpus], allowed=None, numbering=Charset.level1()).partitions:
         for sample in unit.samples(hashlib.sha256()):
             if isinstance(sample, Sample) and sample.origin in places:
                 resized = Image.fromarray(sample.picture).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
@@ -267,7 +278,7 @@ def main() -> None:
         pack(corpus, data, PackConfig(size=SIZE))
     except HcrError as error:
         sys.exit(f"error: {error}")
-    training, validation = open_pack(data / "train.lmdb"), open_pack(data / "val.lmdb")
+    training, validation = open_reader(data / "train.lmdb"), open_reader(data / "val.lmdb")
     runs: dict[str, dict[str, Any]] = {}
     keys: dict[str, list[str]] = {variant: [] for variant in chosen}
     # Seed by seed, so that a part of the work is a whole comparison.

@@ -1,24 +1,28 @@
-"""What every command shares: one-line errors with exit codes, progress bars, the device."""
+"""What every command shares: one-line errors with exit codes, progress bars, the options for device and charset."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from hcr.errors import HcrError, UsageError
+from hcr.charset import KNOWN
+from hcr.errors import HcrError
+from hcr.models.device import DEVICES
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-# Threads that wait for each other by spinning stand in their own way as soon as another program wants the cores: beside
-# one such program on two cores training was about twice as fast when they sleep (docs/benchmarks.md), and somewhat
-# slower on an idle machine. torch reads this when it is imported, which no command has done yet.
+Function = TypeVar("Function", bound=Callable[..., Any] | click.Command)
+
+# Threads that wait for each other by spinning hinder themselves as soon as another program uses the cores. Beside one
+# such program on two cores training was about twice as fast when they sleep (docs/lab-notes.md), and somewhat slower
+# on an idle machine. torch reads this when it is imported, which no command has done yet.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # A log file gets a line this often; a terminal gets a bar.
@@ -39,7 +43,7 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            raise  # nobody reads on, as with `| head`: click then ends without a word
+            raise  # the reader has gone, as with `| head`: click then ends without a message
         except (HcrError, OSError) as error:
             if ctx.meta.get("debug"):
                 raise
@@ -68,13 +72,14 @@ def utf8_streams() -> None:
 class Meter:
     """A `Progress` on stderr: a bar in a terminal, else a line every 30 seconds; nothing for work under a second.
 
-    start: what was done before, which does not count into the speed. about: a few words shown behind the speed.
+    start: what was done before, which does not count into the speed.
+    about: a few words shown behind the speed.
     """
 
     def __init__(self, label: str, unit: str) -> None:
         self.label, self.unit, self.about = label, unit, ""
         self.start = self.done = 0
-        self._bar: tqdm | None = None
+        self._bar: tqdm[NoReturn] | None = None
         self._began = self._shown = 0.0
 
     def __call__(self, count: int, total: int) -> None:
@@ -124,17 +129,47 @@ def note(message: str) -> None:
     tqdm.write(message, file=sys.stderr)
 
 
-def choose_device(wanted: str) -> str:
-    """Turn "auto", "cpu" or "cuda" into the device to use. Raises: UsageError for "cuda" where there is none."""
-    import torch
+def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        import hcr
 
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: this machine has no CUDA device that torch can use; use --device cpu")
-    return wanted
+        click.echo(f"hcr {hcr.__version__}")
+        ctx.exit()
+
+
+version_option = click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show the version."
+)
 
 
 device_option = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
-)
+    "--device", type=click.Choice(DEVICES), default="auto", show_default=True,
+    help="Where to compute; auto: on the GPU if there is one.",
+)  # fmt: skip
+
+
+class RenamedOption(click.Option):
+    """An option whose help shows its first spelling only; the others are older ones that still work."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        spellings = self.opts
+        self.opts = spellings[:1]
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.opts = spellings
+
+
+def charset_option(
+    purpose: str, *, words: str = "", default: str | None = None, older: tuple[str, ...] = ()
+) -> Callable[[Function], Function]:
+    """Return the option `--charset`, whose value `Charset.named` reads.
+
+    purpose: what the charset is for, the beginning of the help text.
+    words: the values that the command knows beside those of `Charset.named`.
+    older: spellings that still work and are not shown.
+    """
+    values = f"{words}{', '.join(KNOWN)}, or a FILE of characters"
+    return click.option(
+        "--charset", *older, cls=RenamedOption, default=default, show_default=True, help=f"{purpose}: {values}."
+    )

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hcr.cli.common import Command, meter, note
+from hcr.charset import KNOWN, Charset
+from hcr.cli.common import Command, charset_option, meter, note, version_option
+from hcr.cli.options import setting_options
+from hcr.pack.config import PackConfig
+from hcr.text import counted
 
-CHARSETS = "level1, gb2312, all, or a FILE of characters"
+if TYPE_CHECKING:
+    from hcr.pack.inspect import SplitInfo
 
 
 class _Group(click.Group):
@@ -17,56 +22,56 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group)
+@version_option
 def main() -> None:
     """Turn handwriting into packs: LMDB files of square grey pictures with integer labels."""
 
 
 @main.command()
-@click.option("--characters", default="level1", show_default=True, help="N, level1, gb2312, or a FILE of characters.")
+@charset_option("Characters to draw", words="N, ", default="level1", older=("--characters",))
 @click.option(
-    "--writers", type=click.IntRange(1), default=40, show_default=True, help="One file each; a fifth is test."
-)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Other seeds are other writers.")
+    "--writers", type=click.IntRange(1), default=40, show_default=True,
+    help="Number of writers, one GNT file each; one in five goes to test.",
+)  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed; changes the writers.")
 @click.option("--out", type=click.Path(path_type=Path), default="data/raw/drawn", show_default=True, help="The folder.")
 @click.option(
     "--font", "fonts", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
-    help="TTF, OTF or WOFF2: one writer in four writes its forms, or those of the other fonts given; the others take "
-    "their proportions from them, more or less. Repeatable.",
+    help="TTF, OTF or WOFF2. One writer in four writes the forms of one of the fonts; the others take more or less of "
+    "their proportions. Repeatable. Cached in $HCR_CACHE, or else ~/.cache/hcr (up to 1 GiB).",
 )  # fmt: skip
-def draw(characters: str, writers: int, seed: int, out: Path, fonts: tuple[Path, ...]) -> None:
-    """Draw handwriting from stroke data, and from fonts, as GNT files.
+def draw(charset: str, writers: int, seed: int, out: Path, fonts: tuple[Path, ...]) -> None:
+    """Draw synthetic handwriting from stroke data, and from fonts, as GNT files.
 
-    N characters are taken evenly from all over level 1. What an earlier run has finished is kept.
+    N characters are taken evenly from all over level 1. Files that an earlier run has finished are kept.
 
     \b
-    hcr-data draw --characters 200 --writers 20 --out data/raw/small
+    hcr-data draw --charset 200 --writers 20 --out data/raw/small
     hcr-data draw --font data/fonts/long-cang.ttf --font data/fonts/zhi-mang-xing.ttf
     """
-    from hcr.charset import Charset
     from hcr.corpus.synthetic import draw_corpus, spread
 
-    charset = spread(Charset.level1(), int(characters)) if characters.isdecimal() else Charset.named(characters)
+    characters = spread(Charset.level1(), int(charset)) if charset.isdecimal() else Charset.named(charset)
     with meter("draw", " pictures") as progress:
-        drawn = draw_corpus(out, charset, writers=writers, seed=seed, fonts=fonts, progress=progress)
+        drawn = draw_corpus(out, characters, writers=writers, seed=seed, fonts=fonts, progress=progress)
     click.echo(
-        f"{out}: {drawn.characters:,} characters by {drawn.train_writers} training and {drawn.test_writers} test "
-        "writers, " + (f"{drawn.drawn_files} files drawn now" if drawn.drawn_files else "all drawn before")
+        f"{out}: {counted(drawn.characters, 'character')} by {drawn.train_writers} training and "
+        f"{counted(drawn.test_writers, 'test writer')}, "
+        + (f"{counted(drawn.drawn_files, 'file')} drawn now" if drawn.drawn_files else "all drawn before")
     )
 
 
 @main.command()
 @click.argument("source", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
-    "--size", "sizes", type=int, multiple=True, default=[64], show_default=True,
+    "--size", "sizes", type=int, multiple=True, default=[PackConfig.size], show_default=True,
     help="Pixels a side; several make several packs in one reading.",
 )  # fmt: skip
 @click.option(
     "--out", type=click.Path(path_type=Path), help="The pack, of one size.  [default: data/packed/<corpus>-<size>]"
 )
-@click.option("--charset", default="level1", show_default=True, help=f"Characters to keep: {CHARSETS}.")
-@click.option("--val", type=float, default=0.1, show_default=True, help="Share of training writers that validate.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Which writers validate.")
-@click.option("--skip-damaged", is_flag=True, help="Leave damaged records out, counted, instead of stopping.")
+@charset_option("Characters to keep", words="all, ", default="level1")
+@setting_options(PackConfig, skip=("size", "characters", "fixed"))
 @click.option(
     "--workers", type=click.IntRange(1), help="Processes that read; 1 reads in this one.  [default: one a core]"
 )
@@ -75,33 +80,32 @@ def pack(
     sizes: tuple[int, ...],
     out: Path | None,
     charset: str,
-    val: float,
-    seed: int,
-    skip_damaged: bool,
     workers: int | None,
+    **settings: Any,
 ) -> None:
     """Pack GNT files, class folders of pictures, zips of either, or HDF5 files.
 
-    SOURCE is a file or folder, or several; without it, CASIA where it lies in data/raw, else the drawn corpus. The
-    pack's charset is what occurs of --charset; a FILE is taken whole. When it is stopped, killed or out of disk, the
-    same command goes on where it was.
+    SOURCE is a file or folder, or several. Without it, CASIA is packed where it lies in data/raw, else the drawn
+    corpus. The pack keeps those characters of --charset that occur; a FILE is kept in full. After a stop, a kill or a
+    full disk, run the same command again to resume.
 
     \b
     hcr-data pack --size 64
     hcr-data pack data/raw/HWDB1.1 data/raw/competition-gnt.zip --size 32 --size 96
     """
-    from hcr.charset import Charset
     from hcr.corpus.find import default_sources, find_corpus
     from hcr.errors import UsageError
     from hcr.layout import PACKED, RAW
-    from hcr.pack.packer import PackConfig, pack_sizes
+    from hcr.pack.packer import pack_sizes
 
     sizes = tuple(dict.fromkeys(sizes))
     if out and len(sizes) > 1:
-        raise UsageError(f"--out names one pack, and there are {len(sizes)} sizes; leave it out, or give one --size")
+        raise UsageError(
+            f"--out names one pack, and there are {counted(len(sizes), 'size')}; leave it out, or give one --size"
+        )
     allowed = None if charset == "all" else Charset.named(charset)
-    named = charset in ("level1", "gb2312", "all")
-    configs = {size: PackConfig(size, allowed, not named, val, seed, skip_damaged) for size in sizes}
+    is_named = charset == "all" or charset in KNOWN
+    configs = {size: PackConfig(size, allowed, not is_named, **settings) for size in sizes}
     sources = list(source) or default_sources(RAW)
     corpus = find_corpus(sources, allowed=allowed, numbering=allowed or Charset.level1())
     note(f"{', '.join(map(str, sources))}: {corpus.layout}")
@@ -109,16 +113,18 @@ def pack(
     with meter("pack", "B") as progress:
         summaries = pack_sizes(corpus, packs, workers=workers, progress=progress)
     for summary, size in zip(summaries, sizes, strict=True):
-        if summary.thrown_away:
-            note(f"begun anew, what an earlier run had packed being of no use: {summary.thrown_away}")
+        if summary.unusable:
+            note(f"starting over: the unfinished pack cannot be used ({summary.unusable})")
         if summary.resumed:
-            note(f"{summary.path}: {summary.resumed:,} samples were packed by an earlier run")
+            note(f"{summary.path}: packed by an earlier run: {counted(summary.resumed, 'sample')}")
         counts = " + ".join(f"{count:,} {split}" for split, count in summary.counts.items())
-        there = "already packed from these sources: " if summary.already_there else ""
-        click.echo(f"{summary.path}: {there}{len(summary.charset):,} characters, {counts} samples of {size} px")
+        already = "already packed from these sources: " if summary.already_packed else ""
+        click.echo(
+            f"{summary.path}: {already}{counted(len(summary.charset), 'character')}, {counts} samples of {size} px"
+        )
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in summary.left_out.items())
     click.echo(f"left out: {left_out or 'nothing'}")
-    if made := [summary for summary in summaries if not summary.already_there]:
+    if made := [summary for summary in summaries if not summary.already_packed]:
         for message in made[0].damaged:
             note(f"damaged: {message}")
         packed = max(sum(summary.counts.values()) - summary.resumed for summary in made)
@@ -128,20 +134,20 @@ def pack(
 
 @main.command()
 @click.argument("pack", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="The splits' whole meta, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Show the full metadata of each split as JSON.")
 def info(pack: Path, as_json: bool) -> None:
-    """Say what a pack holds."""
+    """Show what a pack holds."""
     import json
 
-    from hcr.pack.inspect import info as look
+    from hcr.pack.inspect import info as info_of
 
-    found = look(pack)
+    splits = info_of(pack)
     if as_json:
-        click.echo(json.dumps(found, ensure_ascii=False, indent=1))
+        click.echo(json.dumps(splits, ensure_ascii=False, indent=1))
         return
-    for split, facts in found.items():
-        click.echo(_line(pack, split, facts))
-    meta = next(iter(found.values()))["meta"]
+    for name, split in splits.items():
+        click.echo(_line(pack, name, split))
+    meta = next(iter(splits.values()))["meta"]
     characters = meta["characters"]
     shown = characters if len(characters) <= 80 else f"{characters[:40]} … {characters[-40:]}"
     click.echo(f"characters: {len(characters):,}, digest {meta['charset_digest']}: {shown}")
@@ -150,11 +156,12 @@ def info(pack: Path, as_json: bool) -> None:
     click.echo(f"left out: {left_out or 'nothing'}")
 
 
-def _line(pack: Path, split: str, facts: dict[str, Any]) -> str:
+def _line(pack: Path, name: str, split: SplitInfo) -> str:
     return (
-        f"{pack}/{split}.lmdb: {facts['samples']:,} samples of {facts['meta']['size']} px, "
-        f"{facts['occurring']:,} of {facts['characters']:,} characters, {facts['writers']:,} writers, "
-        f"{facts['bytes']:,} bytes, digest {facts['meta']['digest']}"
+        f"{pack}/{name}.lmdb: {counted(split['samples'], 'sample')} of {split['meta']['size']} px, "
+        f"{split['occurring']:,} of {counted(split['characters'], 'character')}, "
+        f"{counted(split['writers'], 'writer')}, "
+        f"{split['bytes']:,} bytes, digest {split['meta']['digest']}"
     )
 
 
@@ -171,8 +178,10 @@ def verify(pack: Path) -> None:
     for problem in problems:
         note(problem)
     if problems:
-        raise DataError(f"{pack}: {len(problems)} problems; delete the pack and make it again with hcr-data pack")
-    click.echo(f"{pack}: {', '.join(splits_of(pack))} are whole")
+        raise DataError(
+            f"{pack}: {counted(len(problems), 'problem')}; delete the pack and make it again with hcr-data pack"
+        )
+    click.echo(f"{pack}: no damage found in {', '.join(splits_of(pack))}")
 
 
 @main.command()
@@ -201,19 +210,20 @@ def show(pack: Path, split: str, char: str | None, writer: str | None, count: in
 
 
 @main.command()
-@click.option("--charset", default="level1", show_default=True, help="What is drawn: level1, gb2312, or a FILE.")
+@charset_option("Characters to draw", default="level1")
 @click.option("--count", type=click.IntRange(1, 4096), default=128, show_default=True, help="Pictures.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Other seeds are other pages.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed; changes the pages.")
 @click.option("--out", type=click.Path(path_type=Path), default="sheet.png", show_default=True, help="The PNG.")
 def pages(charset: str, count: int, seed: int, out: Path) -> None:
-    """Write a contact sheet of drawn pages, as hcr-train --draw has them: the crop, and below it what a network sees.
+    """Write a contact sheet of drawn pages: what was cut out of each, and below it what a network sees.
+
+    hcr-train --draw trains on such pictures.
 
     \b
     hcr-data pages --count 64 --seed 1
     """
     from PIL import Image
 
-    from hcr.charset import Charset
     from hcr.feed.synthetic import page_sheet
     from hcr.files import atomic_write
 
@@ -229,9 +239,9 @@ def pages(charset: str, count: int, seed: int, out: Path) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The file (hdf5) or folder to write.")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), multiple=True, help="Only this; repeatable.")
 def export(pack: Path, kind: str, out: Path, split: tuple[str, ...]) -> None:
-    """Write a pack out again for other programs, its pictures as they are packed.
+    """Write a pack in a format of other programs, its pictures as they are packed.
 
-    hdf5 is one file (needs pip install 'hcr[hdf5]'), npy arrays a split, png numbered class folders, gnt a file a
+    hdf5 is one file (needs pip install 'hcr[hdf5]'), npy two arrays a split, png numbered class folders, gnt a file a
     writer. docs/formats.md describes them; hcr-data pack reads all but npy again.
 
     \b
@@ -243,3 +253,7 @@ def export(pack: Path, kind: str, out: Path, split: tuple[str, ...]) -> None:
     with meter("export", " samples") as progress:
         counts = write_out(pack, out, kind, split, progress)
     click.echo(f"{out}: {' + '.join(f'{count:,} {name}' for name, count in counts.items())} samples")
+
+
+if __name__ == "__main__":
+    main()

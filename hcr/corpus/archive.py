@@ -1,12 +1,13 @@
 """The two places a corpus lies in, read alike: a folder on disk, and a zip archive, which is never unpacked.
 
-A zip's directory is read once a process and kept, so that thousands of class folders can be read from one archive; that
+A zip's directory is read once a process and kept, so that thousands of class folders can be read from one archive. That
 costs about 1 KB of memory a member.
 """
 
 from __future__ import annotations
 
 import lzma
+import math
 import os
 import struct
 import zipfile
@@ -52,7 +53,7 @@ class Folder:
     path: Path
 
     def walk(self) -> Iterator[Listing]:
-        """List every folder, itself first, in the order of their names; only one listing is in memory at a time."""
+        """Yield every folder, itself first, in the order of their names, with one listing in memory at a time."""
         yield from self._walk("")
 
     def _walk(self, folder: str) -> Iterator[Listing]:
@@ -69,15 +70,19 @@ class Folder:
             yield from self._walk(f"{folder}/{name}" if folder else name)
 
     def names(self, folder: str) -> list[str]:
-        """List the files directly in `folder`, sorted."""
+        """Return the names of the files directly in `folder`, sorted."""
         return [entry.name for entry in _scan(self.path / folder) if not entry.is_dir()]
 
     def read(self, name: str) -> bytes:
-        """Read a file. Raises: DataError where that fails."""
+        """Return a file's bytes. Raises: DataError where that fails."""
         try:
             return (self.path / name).read_bytes()
         except OSError as error:
             raise DataError(f"{self.path / name}: cannot be read ({error.strerror})") from None
+
+    def changed(self, name: str) -> float:
+        """Return when a file, or the folder of this name, last changed: see `changed`."""
+        return changed(self.path / name)
 
 
 @dataclass(frozen=True)
@@ -87,30 +92,47 @@ class Zip:
     path: Path
 
     def walk(self) -> Iterator[Listing]:
-        """List every folder that holds files, in the order of their names. Raises: DataError where it is no zip."""
+        """Yield every folder that holds files, in the order of their names. Raises: DataError where it is no zip."""
         archive = _opened(self.path)
         for folder, names in sorted(archive.folders.items()):
             sizes = (archive.members[_join(folder, name)].file_size for name in names)
             yield Listing(folder, list(zip(names, sizes, strict=True)))
 
     def names(self, folder: str) -> list[str]:
-        """List the files directly in `folder`, sorted."""
+        """Return the names of the files directly in `folder`, sorted."""
         return _opened(self.path).folders[folder]
 
     def read(self, name: str) -> bytes:
-        """Read a member and check its CRC. Raises: DataError where that fails."""
+        """Return a member's bytes, checked by their CRC. Raises: DataError where that fails."""
         archive = _opened(self.path)
         try:
             return archive.file.read(archive.members[name])
         except _ZIP_ERRORS as error:
             raise DataError(f"{self.path}/{name}: damaged in its zip archive ({error})") from None
 
+    def changed(self, name: str) -> float:
+        """Return when the archive last changed: see `changed`."""
+        return changed(self.path)
+
 
 Place = Folder | Zip
 
 
+def changed(path: Path) -> float:
+    """Return when a file or folder last changed, in seconds since 1970; infinity where it is gone.
+
+    The later of the times of its content and of its entry in the file system: a copy that keeps the old time of the
+    content, as unpacking an archive does, is new by the other.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return math.inf
+    return max(status.st_mtime, status.st_ctime)
+
+
 def is_unpacked(archive: Path) -> bool:
-    """Say whether a folder of the archive's name, with something in it, lies beside it."""
+    """Return whether a folder of the archive's name, with something in it, lies beside it."""
     folder = archive.with_suffix("")
     return folder.is_dir() and bool(_scan(folder))
 
@@ -127,7 +149,7 @@ def _size(entry: os.DirEntry[str]) -> int:
     try:
         return entry.stat().st_size
     except OSError as error:
-        raise DataError(f"{entry.path}: cannot be read ({error.strerror}); mend or remove it") from None
+        raise DataError(f"{entry.path}: cannot be read ({error.strerror}); repair or remove it") from None
 
 
 def _hidden(name: str) -> bool:
@@ -163,7 +185,7 @@ def _opened(path: Path) -> _Directory:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except _ZIP_ERRORS as error:
-        raise DataError(f"{path}: not a zip archive, or cut short ({error}); fetch it again") from None
+        raise DataError(f"{path}: not a zip archive, or cut short ({error}); download it again") from None
 
 
 @lru_cache(maxsize=4)
@@ -179,9 +201,9 @@ def _raw_name(info: zipfile.ZipInfo) -> str | bytes:
 
 
 def _decoded(names: list[str | bytes]) -> list[str]:
-    """Read all names in the first encoding that fits them all.
+    """Return all names, read in the first encoding that fits them all.
 
-    One name does not tell: the GBK bytes of 一 are valid UTF-8 too. Chinese Windows writes GBK.
+    One name is not enough: the GBK bytes of 一 are valid UTF-8 too. Chinese Windows writes GBK.
     """
     for encoding in ("utf-8", "gbk"):
         try:

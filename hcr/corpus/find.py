@@ -1,8 +1,8 @@
 """Recognise what lies in files and folders: GNT, or class folders of pictures, loose or zipped, or HDF5; the splits.
 
-Recognition goes by names alone and reads no sample, so it is quick and a damaged file shows up only when it is packed;
-of HDF5, where names say little, it reads the labels and a few hundred pictures.
-What is not recognised is counted and said, never dropped silently; a folder that could get a wrong label is an error.
+Recognition goes by names alone and reads no sample, so it is quick, and a damaged file shows up only when it is packed.
+Of HDF5, where names say little, it reads the labels and a few hundred pictures. What is not recognised is counted and
+reported, never dropped silently; a folder that could get a wrong label is an error.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from hcr.corpus.names import HDF5, SPLIT_WORDS, corpus_name, known_set, split_of
 from hcr.corpus.png import PicturePartition, is_picture
 from hcr.corpus.sample import Corpus, Partition
 from hcr.errors import DataError, UsageError
+from hcr.text import counted
 
 _EXPECTED = "expected .gnt files, class folders of pictures, a zip of either, or an HDF5 file"
 _CLOSED = "an archive that cannot be read here; unpack it and give the folder of .gnt files"
 
 
 def find_corpus(paths: Sequence[Path], *, allowed: Charset | None, numbering: Charset) -> Corpus:
-    """Recognise the corpus that lies in `paths`: files, or folders with all below them.
+    """Return the corpus that lies in `paths`: files, or folders with all below them.
 
     Class folders must be of characters in `allowed` (None: any); numbered ones count through `numbering`, or through
     the `char_dict` file in the corpus or beside it. Hidden files are no part of a corpus, nor is an HDF5 file that lies
@@ -44,37 +45,38 @@ def find_corpus(paths: Sequence[Path], *, allowed: Charset | None, numbering: Ch
         if finds.count() == before:
             found = ", ".join(f"{count} {kind}" for kind, count in finds.others.most_common(5)) or "nothing"
             raise DataError(f"{path}: found {found}; {_EXPECTED}")
-    units, layout = _recognised(finds, paths, allowed, numbering)
+    partitions, layout = _recognised(finds, paths, allowed, numbering)
     name = "+".join(dict.fromkeys(corpus_name(path) for path in paths))
-    return Corpus(name, layout + _passed_over(finds), tuple(sorted(units, key=lambda unit: unit.name)))
+    return Corpus(name, layout + _ignored(finds), tuple(sorted(partitions, key=lambda partition: partition.name)))
 
 
 def _recognised(
     finds: _Finds, paths: Sequence[Path], allowed: Charset | None, numbering: Charset
 ) -> tuple[Sequence[Partition], str]:
-    """Return the units and what to say of them. Raises: DataError where the finds are of several kinds."""
+    """Return the partitions and a sentence about them. Raises: DataError where the finds are of several kinds."""
     hdf5 = [found for found in finds.hdf5 if found[0] in paths or not (finds.gnt or finds.classes)]
     finds.others.update(path.suffix.lower() for path, _ in finds.hdf5 if not hdf5)
-    kinds = [f"{unit.name} is a GNT file" for unit in finds.gnt[:1]]
-    kinds += [f"{unit.name} is a class folder of pictures" for unit in finds.classes[:1]]
+    kinds = [f"{partition.name} is a GNT file" for partition in finds.gnt[:1]]
+    kinds += [f"{partition.name} is a class folder of pictures" for partition in finds.classes[:1]]
     kinds += [f"{name} is an HDF5 file" for _, name in hdf5[:1]]
     if len(kinds) > 1:
         raise DataError(f"{' and '.join(kinds)}; a corpus is of one kind: give only one of them")
     if hdf5:
         files = [find_hdf5(path, name, numbering) for path, name in hdf5]
-        return [unit for units, _ in files for unit in units], "; ".join(sentence for _, sentence in files)
+        found = [partition for partitions, _ in files for partition in partitions]
+        return found, "; ".join(sentence for _, sentence in files)
     if finds.gnt:
-        return finds.gnt, _several(len(finds.gnt), "GNT file") + _splits(finds.gnt)
-    units = _with_characters(finds, allowed, numbering)
-    first, folder = units[0].char, finds.classes[0].char
+        return finds.gnt, counted(len(finds.gnt), "GNT file") + _splits(finds.gnt)
+    partitions = _with_characters(finds, allowed, numbering)
+    first, folder = partitions[0].char, finds.classes[0].char
     kind = "named by their characters" if folder == first else f"numbered in code-point order ({folder} is {first})"
-    return units, f"{_several(len(units), 'class folder')} of pictures, {kind}{_splits(units)}"
+    return partitions, f"{counted(len(partitions), 'class folder')} of pictures, {kind}{_splits(partitions)}"
 
 
 def default_sources(raw: Path) -> list[Path]:
-    """Return what is to be packed of the folder `raw` when nothing is named: all parts of the only corpus in it.
+    """Return what is packed of the folder `raw` when nothing is named: all parts of the only corpus in it.
 
-    The archives and folders of one CASIA set are one corpus, so are loose .gnt files and train and test folders; the
+    The archives and folders of one CASIA set are one corpus; so are loose .gnt files with train and test folders. The
     folder "drawn" counts only where there is nothing else.
     Raises: UsageError where there is none, or where there are several: its message lists them as commands.
     """
@@ -99,7 +101,7 @@ def default_sources(raw: Path) -> list[Path]:
 
 
 def _arguments(paths: Iterable[Path]) -> str:
-    """Write paths for a shell; .gnt files, of which there may be hundreds, as one pattern."""
+    """Return paths as a shell reads them; .gnt files, of which there may be hundreds, as one pattern."""
     written = (
         f"{shlex.quote(str(path.parent))}/*.gnt" if path.suffix.lower() == ".gnt" else shlex.quote(str(path))
         for path in paths
@@ -109,7 +111,7 @@ def _arguments(paths: Iterable[Path]) -> str:
 
 @dataclass
 class _Finds:
-    """What the search has met so far; a class folder's `char` is its name until all are known."""
+    """What the search has found so far; a class folder's `char` is its name until all are known."""
 
     gnt: list[GntPartition] = field(default_factory=list)
     classes: list[PicturePartition] = field(default_factory=list)
@@ -124,7 +126,7 @@ class _Finds:
 
 
 def _look_at(path: Path, prefix: str, finds: _Finds) -> None:
-    """Search one path; its units' names start with `prefix`."""
+    """Search one path; its partitions' names start with `prefix`."""
     kind = path.suffix.lower()
     beside = path.resolve().parent
     if path.is_dir():
@@ -199,7 +201,7 @@ def _is_class(folder: str) -> bool:
 
 
 def _with_characters(finds: _Finds, allowed: Charset | None, numbering: Charset) -> list[PicturePartition]:
-    """Put each class folder's character in the place of its name."""
+    """Return the class folders, each with its character in the place of its name."""
     if finds.unnamed:
         raise DataError(
             f"{finds.unnamed[0]}: pictures in a folder whose name is neither a character nor a number; "
@@ -212,51 +214,49 @@ def _with_characters(finds: _Finds, allowed: Charset | None, numbering: Charset)
         if source in charsets:
             charset.require_same(numbering, name, source)
         source, numbering = name, charset
-    numbered = [unit for unit in finds.classes if unit.char.isascii() and unit.char.isdigit()]
+    numbered = [partition for partition in finds.classes if partition.char.isascii() and partition.char.isdigit()]
     # Folders 0 to 9 among characters are characters too: HWDB has the digits among its symbols.
     by_number = len(numbered) == len(finds.classes)
-    units = []
-    for unit in finds.classes:
-        where = f"{unit.place.path}/{unit.folder}"
-        char = unit.char
+    partitions = []
+    for partition in finds.classes:
+        where = f"{partition.place.path}/{partition.folder}"
+        char = partition.char
         if by_number:
             label = int(char)
             if label >= len(numbering):
                 raise DataError(
-                    f"{where}: class number {label}, but the numbers count through the {len(numbering)} characters of "
+                    f"{where}: class number {label}, but the numbers count through the "
+                    f"{counted(len(numbering), 'character')} of "
                     f"{source}, 0 to {len(numbering) - 1}; name the charset that they number with --charset"
                 )
             char = numbering[label]
         elif len(char) > 1:
-            raise DataError(
-                f"{where}: a numbered class folder among folders named by a character; return one kind alone"
-            )
+            raise DataError(f"{where}: a numbered class folder among folders named by a character; give one kind alone")
         if allowed is not None and char not in allowed:
             raise DataError(
                 f"{where}: its character {char} is not among the {len(allowed)} of the charset; "
                 "choose a wider one with --charset, or take the folder out"
             )
-        units.append(replace(unit, char=char))
-    return units
+        partitions.append(replace(partition, char=char))
+    return partitions
 
 
-def _splits(units: Iterable[Partition]) -> str:
-    splits = Counter(unit.split or "no split named" for unit in units)
-    return f" ({', '.join(f'{split} {count:,}' for split, count in sorted(splits.items()))})"
+def _splits(partitions: Iterable[Partition]) -> str:
+    splits = Counter(partition.split for partition in partitions)
+    known = [f"{split} {count:,}" for split, count in sorted((split or "", count) for split, count in splits.items())]
+    if splits[None]:
+        known = [*known[1:], f"{splits[None]:,} not in a train/val/test folder"]
+    return f" ({', '.join(known)})"
 
 
-def _passed_over(finds: _Finds) -> str:
+def _ignored(finds: _Finds) -> str:
     text = ""
     if finds.others:
-        text += f"; {_several(finds.others.total(), 'other file')} passed over ({', '.join(sorted(finds.others))})"
+        text += f"; {counted(finds.others.total(), 'other file')} ignored ({', '.join(sorted(finds.others))})"
     if finds.unpacked:
-        archives = _several(len(finds.unpacked), "archive")
-        text += f"; {archives} passed over, unpacked beside ({finds.unpacked[0]})"
+        archives = counted(len(finds.unpacked), "archive")
+        text += f"; {archives} ignored, already unpacked beside it ({finds.unpacked[0]})"
     return text
-
-
-def _several(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _join(folder: str, name: str) -> str:
@@ -264,7 +264,7 @@ def _join(folder: str, name: str) -> str:
 
 
 def _prefixes(paths: Sequence[Path]) -> list[str]:
-    """What the names of the units in each path start with: nothing for one folder alone, else the path's name."""
+    """Return what the partitions' names in each path start with: nothing for a single folder, else the path's name."""
     if len(paths) == 1 and paths[0].is_dir():
         return [""]
     names = [path.resolve().name for path in paths]
@@ -279,6 +279,4 @@ def _refuse_overlap(paths: Sequence[Path]) -> None:
         seen.add(path.resolve())
     for path in paths:
         if inside := seen.intersection(path.resolve().parents):
-            raise UsageError(
-                f"{path}: lies in {min(inside)}, so its samples would count twice; return only one of them"
-            )
+            raise UsageError(f"{path}: lies in {min(inside)}, so its samples would count twice; give only one of them")

@@ -1,7 +1,7 @@
 """GNT, the format of CASIA-HWDB: one file a writer, one record a character.
 
-A file is read whole (20-27 MB) and its pictures are views into it, so no pixel is copied or touched here; the price is
-that a sample kept for long keeps the bytes of its whole file.
+A file is read whole (20-27 MB) and its pictures are views into it, so no pixel is copied or touched here. The price: a
+sample kept for long keeps the bytes of its whole file.
 
 Source: Liu et al., "CASIA Online and Offline Chinese Handwriting Databases", ICDAR 2011, and the description that the
 offline archives come with.
@@ -26,7 +26,7 @@ _LONGEST_SIDE = 0xFFFF
 
 
 def encode_record(char: str, picture: np.ndarray) -> bytes:
-    """Write one record; `picture` is uint8[H, W] with 255 = paper.
+    """Return one record of a picture uint8[H, W], 255 = paper.
 
     Raises: DataError where GBK has no code for `char`, or the picture cannot be a GNT picture.
     """
@@ -93,18 +93,22 @@ class GntPartition(Partition):
     file: str
 
     def samples(self, digest: Digest) -> Iterator[Sample | Damage]:
-        """Read the records in the file's order."""
+        """Yield the records in the file's order."""
         try:
             data = self.place.read(self.file)
         except DataError as error:
             yield Damage(
                 f"{self.name}:0",
                 self.size,
-                f"{error}; fetch it again, or pack with --skip-damaged to leave the file out",
+                f"{error}; download it again, or pack with --skip-damaged to leave the file out",
             )
             return
         digest.update(data)
         yield from read_gnt(data, writer=self.writer, name=self.name)
+
+    def changed(self) -> float:
+        """Return when the file, or the zip that it lies in, last changed."""
+        return self.place.changed(self.file)
 
 
 @cache

@@ -1,8 +1,8 @@
 """HDF5 copies of CASIA-HWDB: pictures and labels in one array each, below trn, vld and tst (docs/formats.md).
 
-Units are ranges of samples, so that several processes can read one file. What the labels mean and whether paper is
-white or black is settled once, when the file is recognised, at the price of reading all labels and a few hundred
-pictures: to look for the paper of every picture would take seven times as long as to fit it.
+Partitions are ranges of samples, so that several processes can read one file. What the labels mean and whether paper is
+white or black is decided once, when the file is recognised, at the price of reading all labels and a few hundred
+pictures. To look for the paper of every picture would take seven times as long as to fit it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ import numpy as np
 from PIL import Image
 
 from hcr.charset import Charset
+from hcr.corpus.archive import changed
 from hcr.corpus.labels import char_of, characters_of, read_labels, values_of
 from hcr.corpus.names import SPLIT_WORDS
 from hcr.corpus.sample import Damage, Digest, Partition, Sample
 from hcr.errors import DataError, HcrError
 from hcr.preprocess.fit import to_paper
+from hcr.text import counted
 
-_UNIT = 4096
+_PARTITION = 4096
 _RUN_BYTES = 1 << 22
 _LOOKED_AT = 256
 # h5py's ways to say that a file is damaged.
@@ -34,20 +36,23 @@ _ERRORS = (OSError, RuntimeError, KeyError, ValueError)
 
 
 def load_h5py() -> ModuleType:
-    """Import h5py, which only HDF5 files need. Raises: HcrError where it is not installed."""
+    """Return the package h5py, which only HDF5 files need. Raises: HcrError where it is not installed."""
     try:
         import h5py
     except ImportError:
         raise HcrError("HDF5 files need the package h5py; install it with: pip install 'hcr[hdf5]'") from None
-    return h5py
+    module: ModuleType = h5py
+    return module
 
 
 @dataclass(frozen=True)
 class Hdf5Partition(Partition):
     """Samples `start` to `stop` of one group of a file, all by one writer where the file names writers.
 
-    labels: name of the array of labels. tags: they are GBK codes, not numbers. characters: what the numbers 0, 1, 2 …
-    mean. paper: 255 or 0 where the pictures have exactly this paper; None where each picture is looked at.
+    labels: name of the array of labels.
+    tags: whether they are GBK codes, not numbers.
+    characters: what the numbers 0, 1, 2 … mean.
+    paper: 255 or 0 where the pictures have exactly this paper; None where the polarity of each is detected.
     """
 
     path: Path
@@ -60,7 +65,7 @@ class Hdf5Partition(Partition):
     paper: int | None
 
     def samples(self, digest: Digest) -> Iterator[Sample | Damage]:
-        """Read the samples in their order, feeding their pixels and labels, as they are unpacked, to `digest`."""
+        """Yield the samples in their order, feeding their pixels and labels, as they are unpacked, to `digest`."""
         h5py = load_h5py()
         try:
             with h5py.File(self.path, "r") as file:
@@ -78,12 +83,14 @@ class Hdf5Partition(Partition):
             pixels, rows = pictures.read(start, stop), labels[start:stop]
             values = values_of(rows).tolist()
             if not len(pixels) == len(values) == stop - start:
-                raise DataError(f"gone since the file was recognised, which now has {pictures.count} pictures")
+                raise DataError(
+                    f"gone since the file was recognised, which now has {counted(pictures.count, 'picture')}"
+                )
         except (DataError, *_ERRORS) as error:
             if stop - start == 1:
                 yield self._damage(start, stop, _reason(error))
             else:
-                # Halves of halves, so that what can be read of a damaged run is.
+                # Halves of halves, so that all readable samples of a damaged run are read.
                 middle = (start + stop) // 2
                 yield from self._read(pictures, labels, start, middle, digest)
                 yield from self._read(pictures, labels, middle, stop, digest)
@@ -95,6 +102,10 @@ class Hdf5Partition(Partition):
                 yield Sample(on_white(picture, self.paper), char, self.writer, f"{self._array}:{index}")
             else:
                 yield self._damage(index, index + 1, f"label {value} means no character")
+
+    def changed(self) -> float:
+        """Return when the file last changed."""
+        return changed(self.path)
 
     @property
     def _array(self) -> str:
@@ -117,7 +128,7 @@ def on_white(picture: np.ndarray, paper: int | None) -> np.ndarray:
 
 
 def find_hdf5(path: Path, name: str, numbering: Charset) -> tuple[list[Hdf5Partition], str]:
-    """Recognise one file, called `name` in its corpus: its units, and a sentence that says what they are.
+    """Return the partitions of one file, called `name` in its corpus, and a sentence that says what they are.
 
     Numbers without a list of characters count through `numbering`, in code-point or in GB2312 order.
     Raises: DataError for what is no HDF5 file of pictures and labels; HcrError where h5py is missing.
@@ -127,7 +138,7 @@ def find_hdf5(path: Path, name: str, numbering: Charset) -> tuple[list[Hdf5Parti
         with h5py.File(path, "r") as file:
             return _find(file, path, name, numbering)
     except _ERRORS as error:
-        raise DataError(f"{path}: not an HDF5 file, or damaged ({_reason(error)}); fetch it again") from None
+        raise DataError(f"{path}: not an HDF5 file, or damaged ({_reason(error)}); download it again") from None
 
 
 def _find(file: Any, path: Path, name: str, numbering: Charset) -> tuple[list[Hdf5Partition], str]:
@@ -142,7 +153,8 @@ def _find(file: Any, path: Path, name: str, numbering: Charset) -> tuple[list[Hd
     for key, found in labels.items():
         if len(found.values) != pictures[key].count:
             raise DataError(
-                f"{path}/{key}: {pictures[key].count} pictures, but {len(found.values)} labels in {found.name}; "
+                f"{path}/{key}: {counted(pictures[key].count, 'picture')}, but "
+                f"{counted(len(found.values), 'label')} in {found.name}; "
                 "each picture needs one"
             )
     total = sum(array.count for array in pictures.values())
@@ -154,17 +166,17 @@ def _find(file: Any, path: Path, name: str, numbering: Charset) -> tuple[list[Hd
         file, str(path), labels, numbering,
         lambda key, indices: [on_white(picture, paper) for picture in pictures[key].readable(indices)],
     )  # fmt: skip
-    units = []
+    partitions = []
     for key, group in groups.items():
         each = pictures[key].bytes + labels[key].bytes
         for start, stop, writer in _ranges(group, pictures[key].count, f"{path}/{key}"):
             split = SPLIT_WORDS[key.lower()]
             found = labels[key]
-            units.append(
+            partitions.append(
                 Hdf5Partition(f"{name}/{key}:{start:08d}", split, writer, (stop - start) * each, path, key, start, stop,
                          found.name, found.tags, characters, paper)
             )  # fmt: skip
-    return units, _sentence(file, pictures, how, paper)
+    return partitions, _sentence(file, pictures, how, paper)
 
 
 class _Pictures:
@@ -188,19 +200,19 @@ class _Pictures:
         self.bytes = self.sides[0] * self.sides[1]
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Read pictures uint8[n, H, W]. Raises: one of `_ERRORS`."""
+        """Return pictures uint8[n, H, W]. Raises: one of `_ERRORS`."""
         pixels: np.ndarray = self._array[start:stop]
         return pixels.reshape(-1, *self.sides)
 
     def readable(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        """Read these pictures uint8[H, W] but for damaged ones."""
+        """Yield these pictures uint8[H, W] but for damaged ones."""
         for index in indices:
             with suppress(*_ERRORS):
                 yield self.read(index, index + 1)[0]
 
 
 def _paper(pictures: list[np.ndarray]) -> int | None:
-    """Tell the paper of a file: 255 or 0 where nearly all of these pictures have exactly that, else None."""
+    """Return the paper of a file: 255 or 0 where nearly all of these pictures have exactly that, else None."""
     kept = [to_paper(Image.fromarray(picture)) for picture in pictures]
     for paper in (255, 0):
         same = sum(
@@ -212,9 +224,9 @@ def _paper(pictures: list[np.ndarray]) -> int | None:
 
 
 def _ranges(group: Any, count: int, where: str) -> Iterator[tuple[int, int, str]]:
-    """Cut a group into ranges of at most 4,096 samples, each by one writer: start, stop, writer.
+    """Yield ranges of a group, of at most 4,096 samples each and by one writer: start, stop, writer.
 
-    Writers that are not together, as in a shuffled file, are not taken: each sample would be a unit.
+    Writers whose samples are not together, as in a shuffled file, are ignored: each sample would be a partition.
     """
     key = next((key for key in ("writer", "writercode") if key in group), None)
     codes = np.zeros(count, np.int64) if key is None else group[key][()].ravel()
@@ -227,8 +239,8 @@ def _ranges(group: Any, count: int, where: str) -> Iterator[tuple[int, int, str]
     together = key is not None and len(cuts) <= 100 + count // 16
     for first, last in pairwise(cuts if together else [0, count]):
         writer = "" if not together else names[codes[first]] if names else str(codes[first])
-        for start in range(first, last, _UNIT):
-            yield start, min(start + _UNIT, last), writer
+        for start in range(first, last, _PARTITION):
+            yield start, min(start + _PARTITION, last), writer
 
 
 def _sentence(file: Any, pictures: dict[str, _Pictures], how: str, paper: int | None) -> str:
@@ -238,9 +250,9 @@ def _sentence(file: Any, pictures: dict[str, _Pictures], how: str, paper: int | 
     sides = " and ".join(sorted({f"{array.sides[1]} × {array.sides[0]}" for array in pictures.values()}))
     listed = ", ".join(f"{split} {count:,}" for split, count in sorted(counts.items()))
     kind = {255: "on white", 0: "on black", None: "on paper of several kinds"}[paper]
-    text = f"{counts.total():,} pictures of {sides} pixels {kind} in HDF5, {how} ({listed})"
+    text = f"{counted(counts.total(), 'picture')} of {sides} pixels {kind} in HDF5, {how} ({listed})"
     others = sorted(key for key in file if key not in pictures and key != "characters")
-    return text + (f"; passed over: {', '.join(others)}" if others else "")
+    return text + (f"; ignored: {', '.join(others)}" if others else "")
 
 
 def _reason(error: Exception) -> str:

@@ -1,7 +1,7 @@
-"""What the labels of an HDF5 file mean, which nothing in the file has to say.
+"""What the labels of an HDF5 file mean, which the file need not say.
 
-GBK codes name their characters, and so does a list in the file. Bare numbers are in one of several orders in use, and
-the wrong one would give every sample a wrong character without any sign of it; the shape of 一, the only character much
+GBK codes name their characters, and so does a list in the file. Bare numbers are in one of several orders in use. The
+wrong one would give every sample a wrong character without any sign of it. The shape of 一, the only character much
 wider than high, tells code-point order from GB2312 order.
 """
 
@@ -15,6 +15,7 @@ import numpy as np
 from hcr.charset import Charset
 from hcr.corpus.gnt import char_of_tag
 from hcr.errors import DataError
+from hcr.text import counted
 
 _TAGS, _NUMBERS = ("tagcode", "t"), "y"
 # GBK codes of Chinese characters start here; no list of characters is so long.
@@ -38,7 +39,7 @@ class Labels(NamedTuple):
 
 
 def read_labels(group: Any, where: str) -> Labels:
-    """Read all labels of a group. Raises: DataError where it has none, or of no known kind."""
+    """Return all labels of a group. Raises: DataError where it has none, or of no known kind."""
     name = next((name for name in (*_TAGS, _NUMBERS) if name in group), "")
     if not name:
         raise DataError(f"{where}: holds {', '.join(group) or 'nothing'}; expected pictures x and labels y")
@@ -47,7 +48,7 @@ def read_labels(group: Any, where: str) -> Labels:
 
 
 def values_of(rows: np.ndarray) -> np.ndarray:
-    """Turn rows of labels into int64[N]: numbers, one-hot rows, or GBK codes (the first byte is the higher one).
+    """Return rows of labels as int64[N]: numbers, one-hot rows, or GBK codes (the first byte is the higher one).
 
     Raises: DataError for anything else.
     """
@@ -56,9 +57,11 @@ def values_of(rows: np.ndarray) -> np.ndarray:
     if rows.ndim == 1 and rows.dtype.kind in "ui":
         return rows.astype(np.int64)
     if rows.ndim == 2 and rows.dtype == np.uint8 and rows.shape[1] == 2 and rows.max(initial=0) > 1:
-        return rows[:, 0].astype(np.int64) << 8 | rows[:, 1]
+        codes: np.ndarray = rows[:, 0].astype(np.int64) << 8 | rows[:, 1]
+        return codes
     if rows.ndim == 2 and rows.dtype.kind in "uibf" and (np.count_nonzero(rows, axis=1) == 1).all():
-        return (rows != 0).argmax(1)
+        positions: np.ndarray = (rows != 0).argmax(1)
+        return positions
     raise DataError(
         f"labels are {rows.dtype}[{', '.join(map(str, ('N', *rows.shape[1:])))}]; expected whole numbers [N] or "
         "[N, 1], GBK codes uint16[N] or uint8[N, 2], or rows with a single 1"
@@ -81,7 +84,7 @@ def characters_of(file: Any, path: str, labels: Mapping[str, Labels], numbering:
     if not numbered:
         return "", "labelled by GBK codes"
     if characters := _own_list(file, path):
-        how = f"labelled by numbers into the file's own list of {len(characters)} characters"
+        how = f"labelled by numbers into the file's own list of {counted(len(characters), 'character')}"
     elif characters := _taught(file, path, labels):
         how = "labelled by numbers whose GBK codes stand beside them in another group"
     else:
@@ -91,14 +94,15 @@ def characters_of(file: Any, path: str, labels: Mapping[str, Labels], numbering:
         if wrong.size:
             raise DataError(
                 f"{path}/{group}/{found.name}: label {found.values[wrong[0]]} of sample {wrong[0]}, but the numbers "
-                f"count through {len(characters)} characters, 0 to {len(characters) - 1}; name the charset that they "
+                f"count through {counted(len(characters), 'character')}, 0 to {len(characters) - 1}; name the "
+                "charset that they "
                 "number with --charset"
             )
     return characters, how
 
 
 def _scan(array: Any, where: str) -> np.ndarray:
-    """Read an array of labels piece by piece: one-hot rows are a thousand times as long as what they say."""
+    """Return an array of labels, read in pieces: one-hot rows are a thousand times as long as what they say."""
     shape: tuple[int, ...] = getattr(array, "shape", ())
     if not 1 <= len(shape) <= 2:
         raise DataError(f"{where}: not an array of labels; expected [N], [N, 1] or [N, classes]")
@@ -115,7 +119,7 @@ def _row_bytes(array: Any) -> int:
 
 
 def _own_list(file: Any, path: str) -> str:
-    """Read the list of characters that a file may have, as an attribute or an array of the name `characters`."""
+    """Return the list of characters that a file may have, as an attribute or an array of the name `characters`."""
     place = next((place for place in (file.attrs, file) if "characters" in place), None)
     if place is None:
         return ""
@@ -129,12 +133,12 @@ def _own_list(file: Any, path: str) -> str:
     except DataError as error:
         raise DataError(f"{path}: its list `characters` ({error}); expected one character for each label") from None
     if (stated := file.attrs.get("charset_digest", digest)) != digest:
-        raise DataError(f"{path}: its list `characters` has the digest {digest}, expected {stated}; fetch it again")
+        raise DataError(f"{path}: its list `characters` has the digest {digest}, expected {stated}; download it again")
     return "".join(characters)
 
 
 def _taught(file: Any, path: str, labels: Mapping[str, Labels]) -> str:
-    """Learn the characters from groups that have both numbers and GBK codes."""
+    """Return the characters of the numbers, from groups that have both numbers and GBK codes."""
     meaning: dict[int, str] = {}
     for group, found in labels.items():
         if not found.tags or found.name == _NUMBERS or _NUMBERS not in file[group]:
@@ -153,7 +157,7 @@ def _taught(file: Any, path: str, labels: Mapping[str, Labels]) -> str:
 
 
 def _ordered(path: str, numbered: Mapping[str, Labels], numbering: Charset, ink: Ink) -> tuple[str, str]:
-    """Tell in which order numbers count through the charset, by the shape of 一."""
+    """Return the order in which numbers count through the charset, by the shape of 一, and words for it."""
     by_code_point = numbering.characters
     # GB18030 has all characters, and those of GB2312 at the codes that they have there.
     by_gb2312 = "".join(sorted(by_code_point, key=lambda char: char.encode("gb18030")))
@@ -170,7 +174,7 @@ def _ordered(path: str, numbered: Mapping[str, Labels], numbering: Charset, ink:
 
 
 def _widths(order: str, numbered: Mapping[str, Labels], ink: Ink) -> list[float]:
-    """Measure width over height of the ink of up to 32 samples a group that would be 一."""
+    """Return width over height of the ink of up to 32 samples a group that would be 一."""
     label = order.find("一")
     widths = []
     for group, found in numbered.items():

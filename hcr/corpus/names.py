@@ -34,7 +34,7 @@ def split_of(folders: Sequence[str]) -> str | None:
 
 
 def split_of_writer(stem: str) -> str | None:
-    """Tell the official split by the writer where no folder does: HWDB1.1 is 1001 to 1300, the last 60 of them test."""
+    """Return the official split of a writer, where no folder says it: HWDB1.1 is 1001 to 1300, the last 60 are test."""
     if match := re.fullmatch(r"(1\d{3})-[a-z]", stem):
         number = int(match[1])
         return "train" if 1001 <= number <= 1240 else "test" if 1241 <= number <= 1300 else None
@@ -42,7 +42,7 @@ def split_of_writer(stem: str) -> str | None:
 
 
 def corpus_name(path: Path) -> str:
-    """Name the corpus that lies in `path`: the CASIA set where it is one, else the file or folder."""
+    """Return a name for the corpus in `path`: the CASIA set where it is one, else the file or folder."""
     path = path.resolve()
     if path.suffix.lower() == ".gnt":
         path = path.parent

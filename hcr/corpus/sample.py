@@ -1,8 +1,8 @@
 """What every source yields: samples, and the damage between them.
 
-A source is cut into units (a file, a class folder) that know where they lie but hold no bytes, so that a corpus of a
-million pictures lists in little memory and its units can be sent to other processes. The cost: a unit opens its file
-anew each time it is read.
+A corpus is cut into partitions (a file, a class folder, a range of an HDF5 file). A partition knows where it lies but
+holds no bytes. So a corpus of a million pictures lists in little memory, and its partitions can be sent to other
+processes. The cost: a partition opens its file anew each time it is read.
 """
 
 from __future__ import annotations
@@ -67,10 +67,19 @@ class Partition(ABC):
 
     @abstractmethod
     def samples(self, digest: Digest) -> Iterator[Sample | Damage]:
-        """Read the unit in its file's order, feeding every byte of its files to `digest`.
+        """Yield what the partition holds in its file's order, feeding every byte of its files to `digest`.
 
         Damaged bytes are yielded, never raised: the caller decides whether they end the work.
         """
+
+    @abstractmethod
+    def changed(self) -> float:
+        """Return when its files last changed, in seconds since 1970; infinity for a file that is gone."""
+
+    def feed(self, digest: Digest) -> None:
+        """Feed to `digest` the bytes that `samples` feeds to it, in the same order."""
+        for _ in self.samples(digest):
+            pass
 
 
 @dataclass(frozen=True)
@@ -79,9 +88,9 @@ class Corpus:
 
     name: for the names of what is made from it, such as "hwdb1.1".
     layout: one sentence that says what was recognised.
-    units: sorted by name.
+    partitions: sorted by name.
     """
 
     name: str
     layout: str
-    units: tuple[Partition, ...]
+    partitions: tuple[Partition, ...]

@@ -1,23 +1,18 @@
 """A corpus of drawn handwriting, laid out and stored like CASIA's: a GNT file a writer, below train/ and test/.
 
-It stands in where no real corpus lies, and from here on nothing tells the two apart. The settings are written first and
-each file appears under its name only when complete, so that an interrupted run goes on where it stopped. The price of
-files instead of a stream is disk: about 7 KB a picture.
+It stands in where no real corpus lies, and the rest of the program cannot tell the two apart. The settings are written
+first, and each file appears under its name only when it is complete, so that an interrupted run continues where it
+stopped. The price of files instead of a stream is disk: about 7 KB a picture.
 """
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 import os
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,15 +21,17 @@ from hcr.corpus.gnt import encode_record
 from hcr.errors import DataError, UsageError
 from hcr.files import atomic_write, read_json, write_json
 from hcr.stop import Progress, silent
-from hcr.synth import GENERATOR_VERSION, StrokeTable, draw_pages, use_one_core
+from hcr.synth import GENERATOR_VERSION, StrokeTable, draw_pages, fonts_in_cache
 from hcr.synth.fonts.glyphs import font_digest, require_font
+from hcr.text import counted
+from hcr.workers import usual_processes, worker_pool
 
 SETTINGS = "drawn.json"
 TEST_SHARE = 5
 """One writer in so many, the last ones, is a test writer; of two writers and more, one at least."""
 
 _BATCH = 256  # characters drawn at a time
-_WORTH_A_PROCESS = 20_000  # pictures; for fewer, starting processes takes longer than drawing
+_WORTH_POOL = 20_000  # pictures; for fewer, starting processes takes longer than drawing
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ def spread(charset: Charset, n: int) -> Charset:
     Raises: UsageError where n is not between 1 and the size of the charset.
     """
     if not 1 <= n <= len(charset):
-        raise UsageError(f"characters: {n} of a charset of {len(charset)}; ask for 1 to {len(charset)}")
+        raise UsageError(f"--charset {n}: expected 1 to {len(charset):,}")
     return Charset(charset[index * len(charset) // n] for index in range(n))
 
 
@@ -67,12 +64,13 @@ def draw_corpus(
     fonts: Sequence[Path] = (),
     progress: Progress = silent,
 ) -> SyntheticCorpus:
-    """Draw each character once in each of `writers` hands into folder/train/0001.gnt … and folder/test/.
+    """Draw each character once by each of `writers` writers into folder/train/0001.gnt … and folder/test/.
 
     fonts: files (TTF, OTF, WOFF2) in whose forms some of the writers write.
 
-    Pictures are cropped to the ink; their longest side varies by writer, mostly from 60 to 110 pixels. A run with the
-    settings of an earlier one keeps what that has finished, and both give the same bytes. `progress` counts pictures.
+    Pictures are cropped to the ink; their longest side varies by writer, mostly from 60 to 110 pixels. Where there is
+    much to draw, a worker pool draws on all cores. A run with the settings of an earlier one keeps what that has
+    finished, and both give the same bytes. `progress` counts pictures.
     Raises: UsageError where the folder was drawn with other settings or holds something else; DataError for a character
     without strokes or without a GBK code, for what is no font, and for one that has none of the characters.
     """
@@ -90,9 +88,14 @@ def draw_corpus(
     missing = [writer for writer, name in enumerate(names, 1) if not (folder / name).exists()]
     total = writers * len(charset)
     progress((writers - len(missing)) * len(charset), total)
-    one = partial(_draw_writer, charset.characters, seed, tuple(fonts))
-    for pictures in _each(one, [(writer, folder / names[writer - 1]) for writer in missing], len(charset)):
-        progress(pictures, total)
+    processes = min(usual_processes(), len(missing)) if len(missing) * len(charset) >= _WORTH_POOL else 1
+    # All cores read the fonts once, before the workers start.
+    shared = fonts_in_cache(charset.characters, fonts) if fonts and processes > 1 else nullcontext()
+    with shared as cache, worker_pool(processes) as mapped:
+        job = charset.characters, seed, tuple(fonts), cache
+        tasks = [(*job, writer, folder / names[writer - 1]) for writer in missing]
+        for pictures in mapped(_draw_writer, tasks):
+            progress(pictures, total)
     return SyntheticCorpus(folder, len(charset), writers - test, test, len(missing))
 
 
@@ -116,11 +119,11 @@ def _settle(folder: Path, settings: dict[str, object], charset: Charset) -> None
     if path.exists():
         found = read_json(path)
         for name, value in settings.items():
-            there = found.get(name) if isinstance(found, dict) else None
-            if there != value:
+            drawn = found.get(name) if isinstance(found, dict) else None
+            if drawn != value:
                 raise UsageError(
-                    f"{path}: drawn with {name} {json.dumps(there)}, asked for {json.dumps(value)}; "
-                    "choose another folder, delete this one, or ask for the same"
+                    f"{path}: {_difference(name, found, value, charset)}; choose another --out, delete this folder, or "
+                    "request the same"
                 )
     elif folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder}: holds files but no {SETTINGS}, so they were not drawn; choose another folder")
@@ -128,43 +131,33 @@ def _settle(folder: Path, settings: dict[str, object], charset: Charset) -> None
         write_json(path, settings | {"characters": charset.characters})
 
 
-def _each(one: partial[int], tasks: list[tuple[int, Path]], pictures: int) -> Iterator[int]:
-    """Draw the files in as many processes as there are cores; return the number of pictures of each finished one.
+def _difference(name: str, found: Any, requested: Any, charset: Charset) -> str:
+    """Return how the setting `name` of a drawn corpus differs from the requested one, in the user's terms.
 
-    Threads would not do: what the hand does holds the interpreter. New interpreters, not forks, because torch's own
-    threads do not survive a fork.
+    found: what drawn.json holds.
     """
-    processes = min(
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, len(tasks)
-    )
-    if processes < 2 or len(tasks) * pictures < _WORTH_A_PROCESS:
-        yield from (one(task) for task in tasks)
-        return
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start_process)
-    try:
-        for future in as_completed([pool.submit(one, task) for task in tasks]):
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    drawn = found.get(name) if isinstance(found, dict) else None
+    if drawn is None:
+        return f"no {name} there, so another program wrote it"
+    if name == "charset":
+        drawn, requested, noun = len(found["characters"]), len(charset), "character"
+    elif name == "fonts":
+        drawn, requested, noun = len(drawn), len(requested), "font"
+    elif name == "writers":
+        noun = "writer"
+    else:
+        label = {"pen": "generator version", "seed": "--seed"}[name]
+        return f"drawn with {label} {drawn}, now {label} {requested}"
+    others = " others" if drawn == requested else ""
+    return f"{counted(drawn, noun)} there, {requested:,}{others} requested"
 
 
-def _start_process() -> None:
-    """Use one core, leave Ctrl-C to the parent, and end with it, even where it was killed."""
-    use_one_core()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def _draw_writer(characters: str, seed: int, fonts: tuple[Path, ...], task: tuple[int, Path]) -> int:
-    """Draw one writer's file; return the number of its pictures."""
-    writer, path = task
+def _draw_writer(
+    characters: str, seed: int, fonts: tuple[Path, ...], cache: Path | None, writer: int, path: Path
+) -> int:
+    """Draw one writer's file; return the number of its pictures. cache: of a worker process that has one of its own."""
+    if cache:
+        os.environ["HCR_CACHE"] = str(cache)
     with atomic_write(path) as file:
         for start in range(0, len(characters), _BATCH):
             labels = range(start, min(start + _BATCH, len(characters)))

@@ -1,4 +1,4 @@
-"""Evaluator: a checkpoint and a split in, figures and files out.
+"""Evaluation: weights and a split in, figures and files out.
 
 What needs torch is imported when it is first asked for: figures of given predictions can do without.
 """
@@ -13,8 +13,8 @@ from hcr.evaluation.metrics import Confusion, Predictions, Summary, confusions, 
 from hcr.lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from hcr.evaluation.evaluator import Evaluator, evaluate, evaluate_checkpoint, make_evaluator
-    from hcr.evaluation.robustness import judge_conditions
+    from hcr.evaluation.evaluator import Evaluator, evaluate_checkpoint, make_evaluator, predict_all
+    from hcr.evaluation.robustness import evaluate_conditions
 
 __all__ = [
     "Analysis",
@@ -28,11 +28,11 @@ __all__ = [
     "compare",
     "compare_with",
     "confusions",
-    "evaluate",
     "evaluate_checkpoint",
+    "evaluate_conditions",
     "evaluate_external",
-    "judge_conditions",
     "make_evaluator",
+    "predict_all",
     "summarise",
     "write_report",
 ]
@@ -41,9 +41,9 @@ __getattr__ = lazy_attributes(
     __name__,
     {
         "Evaluator": "hcr.evaluation.evaluator",
-        "evaluate": "hcr.evaluation.evaluator",
         "evaluate_checkpoint": "hcr.evaluation.evaluator",
         "make_evaluator": "hcr.evaluation.evaluator",
-        "judge_conditions": "hcr.evaluation.robustness",
+        "predict_all": "hcr.evaluation.evaluator",
+        "evaluate_conditions": "hcr.evaluation.robustness",
     },
 )

@@ -1,6 +1,8 @@
-"""What a set of predictions shows: everything that the tables and the report are written from.
+"""What was predicted on a split, which of its samples count, and what that shows.
 
-Computed once for all files, from numpy arrays and the pack's own lists; no picture is read.
+`Evaluation` is what an evaluator makes; `analyse` computes from it everything that tables and report are written from,
+once for all files. It needs numpy arrays and the pack's own lists; no picture is read. Nothing is narrowed silently:
+figures over fewer characters look better than they are, so other characters are an error unless they are asked for.
 """
 
 from __future__ import annotations
@@ -26,26 +28,78 @@ from hcr.evaluation.groups import Group, Row, confusion_groups, tabulate
 from hcr.evaluation.metrics import Confusion, Predictions, Summary, confusions
 from hcr.evaluation.predictions import read_predictions
 from hcr.layout import splits_of
-from hcr.pack.store import PackReader, open_pack
+from hcr.pack.store import PackReader, open_reader
 from hcr.synth import StrokeTable
 
+CONFIDENT_ERRORS = 100
 
-# Do the characters of a pack and those that somebody's answers are about fit together, and which samples are judged.
-#
-# Nothing is ever narrowed silently: figures over fewer characters look better than they are.
-#
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Predictions on a split, their summary, and what they were made from.
+
+    charset: what the labels stand for. checkpoint, its digest (first 16 hex digits of its SHA-256) and arch are None
+    for predictions of another system, which were read from the file `external`. seconds: time spent on predicting,
+    reading included; nan where nobody knows. seen: why the figures are no test, as "validated on this split"; "" where
+    they are one. only_shared: model and pack have other characters, and only those that both have are counted.
+    left_out: samples of the split that are not counted, because the model does not know their characters.
+
+    `top1` and `top5` are shares from 0 to 1; `summary` has intervals and the figures of each class.
+
+    Example:
+        evaluation = hcr.evaluate(hcr.load(), hcr.open_pack("data/packed/hwdb1.1-64"))
+        low, high = evaluation.summary.top1_interval
+        print(f"{evaluation.top1:.2%} ({low:.2%} to {high:.2%}), {evaluation.ms_per_picture:.1f} ms a picture")
+    """
+
+    predictions: Predictions
+    summary: Summary
+    charset: Charset
+    pack: Path
+    split: str
+    pack_digest: str
+    checkpoint: Path | None
+    checkpoint_digest: str | None
+    arch: str | None
+    external: Path | None = None
+    seconds: float = float("nan")
+    seen: str = ""
+    only_shared: bool = False
+    left_out: int = 0
+
+    @property
+    def top1(self) -> float:
+        """Share of the pictures whose first answer is right, 0 to 1."""
+        return self.summary.top1
+
+    @property
+    def top5(self) -> float:
+        """Share of the pictures whose character is among the first five answers, 0 to 1."""
+        return self.summary.top5
+
+    @property
+    def ms_per_picture(self) -> float:
+        """Milliseconds a picture, reading included."""
+        return 1000 * self.seconds / self.summary.n
+
+    @property
+    def pictures_per_second(self) -> float:
+        """Pictures a second, reading included."""
+        return self.summary.n / self.seconds
+
+
 def open_split(pack: Path, split: str) -> PackReader:
     """Open a split of a pack. Raises: UsageError where the pack lacks it; DataError where it is damaged."""
     available = splits_of(pack)
     if split not in available:
         raise UsageError(f"{pack}: no split {split!r}; it has {', '.join(available)}: choose one with --split")
-    return open_pack(pack / f"{split}.lmdb")
+    return open_reader(pack / f"{split}.lmdb")
 
 
 def shared_charset(reader: PackReader, known: Charset, name: str, *, only_shared: bool) -> Charset:
-    """Return the characters that are judged: those `known` to what is called `name`, which must be the pack's.
+    """Return the characters that count: those `known` to what is called `name`, which must be the pack's.
 
-    only_shared: take those that both have instead. Raises: DataError where they differ, or share none.
+    only_shared: return those that both have instead. Raises: DataError where they differ, or share none.
     """
     if not only_shared:
         try:
@@ -59,64 +113,19 @@ def shared_charset(reader: PackReader, known: Charset, name: str, *, only_shared
     return Charset(shared)
 
 
-def labels_in(charset: Charset, other: Charset) -> np.ndarray:
-    """Return for each label of the charset `other` the one in `charset`, int64[C]; -1 for a character it lacks."""
-    return np.array([charset.label(char) if char in charset else -1 for char in other.characters], np.int64)
-
-
 def samples_of(reader: PackReader, charset: Charset) -> np.ndarray:
     """Return the positions int64[N] of the samples whose character is in `charset`, ascending."""
-    return np.flatnonzero(labels_in(charset, reader.charset)[reader.labels] >= 0)
-
-
-CONFIDENT_ERRORS = 100
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A model's predictions on a split, their summary, and what they were made from.
-
-    charset: what labels stand for. checkpoint, its digest (first 16 hex digits of its SHA-256) and arch are None for
-    predictions of another system, which `elsewhere` names. seconds: spent on predicting, nan where nobody knows.
-    seen: why the figures are no test, as "validated on this split"; "" where they are one. only_shared: model and pack
-    have other characters, and only those that both have are judged. left_out: samples of the split that are not,
-    because the model does not know their characters.
-    """
-
-    predictions: Predictions
-    summary: Summary
-    charset: Charset
-    pack: Path
-    split: str
-    pack_digest: str
-    checkpoint: Path | None
-    checkpoint_digest: str | None
-    arch: str | None
-    elsewhere: Path | None = None
-    seconds: float = float("nan")
-    seen: str = ""
-    only_shared: bool = False
-    left_out: int = 0
-
-    @property
-    def ms_per_picture(self) -> float:
-        """Milliseconds a picture, reading included."""
-        return 1000 * self.seconds / self.summary.n
-
-    @property
-    def pictures_per_second(self) -> float:
-        """Pictures a second, reading included."""
-        return self.summary.n / self.seconds
+    return np.flatnonzero(reader.charset.labels_in(charset)[reader.labels] >= 0)
 
 
 @dataclass(frozen=True)
 class Analysis:
     """What predictions show beyond their summary.
 
-    confusions: as `metrics.confusions` lists them. groups: most errors inside first. writers: worst recall first, ""
-    for unknown ones. strokes: by number of strokes, "unknown" last. by_group: a row a group, named by its characters,
-    then "" for all other characters. calibration, coverage and rejection are None where there are no scores.
-    confident_errors: int64[<= 100], places in the predictions' arrays, highest score first.
+    confusions: as `metrics.confusions` lists them. groups: those with most errors inside first. writers: worst recall
+    first, "" for samples without a writer. strokes: by number of strokes, "unknown" last. by_group: a row for each
+    group, named by its characters, then "" for all other characters. calibration, coverage and rejection are None
+    where there are no scores. confident_errors: int64[<= 100], places in the predictions' arrays, highest score first.
     """
 
     confusions: list[Confusion]
@@ -130,8 +139,11 @@ class Analysis:
     confident_errors: np.ndarray
 
 
-def analyse(evaluation: Evaluation, wanted_error: float = 0.01) -> Analysis:
-    """Compute what the report shows; the rejection threshold is the one for `wanted_error`."""
+def analyse(evaluation: Evaluation, target_error: float = 0.01) -> Analysis:
+    """Compute what the report shows.
+
+    target_error: the share of wrong answers, 0 to 1, that the rejection threshold has to reach.
+    """
     predictions, charset = evaluation.predictions, evaluation.charset
     pairs = confusions(predictions, len(charset))
     groups = confusion_groups(pairs, evaluation.summary)
@@ -146,15 +158,15 @@ def analyse(evaluation: Evaluation, wanted_error: float = 0.01) -> Analysis:
         by_group=_by_group(predictions, groups, charset),
         calibration=calibrate(predictions) if scored else None,
         coverage=coverage_risk(predictions) if scored else None,
-        rejection=reject(predictions, wanted_error) if scored else None,
+        rejection=reject(predictions, target_error) if scored else None,
         confident_errors=wrong[order[:CONFIDENT_ERRORS]],
     )
 
 
 def compare_with(evaluation: Evaluation, other: Path) -> Comparison:
-    """Compare with the predictions.npz of another run.
+    """Compare with the file predictions.npz of another run.
 
-    Raises: DataError where it is missing or of another split, pack or set of characters.
+    Raises: DataError where it is missing, or of another split, pack or set of characters.
     """
     predictions, facts = read_predictions(other)
     digest = facts.get("pack_digest", "unknown")
@@ -168,7 +180,7 @@ def compare_with(evaluation: Evaluation, other: Path) -> Comparison:
 
 
 def _by_writer(evaluation: Evaluation) -> list[Row]:
-    reader = open_pack(evaluation.pack / f"{evaluation.split}.lmdb")
+    reader = open_reader(evaluation.pack / f"{evaluation.split}.lmdb")
     part = reader.writers[evaluation.predictions.index].astype(np.int64)
     rows = tabulate(evaluation.predictions, part, reader.meta["writers"])
     return sorted(rows, key=lambda row: (row.recall, row.name))

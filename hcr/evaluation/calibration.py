@@ -1,7 +1,7 @@
 """How far scores can be trusted: calibration, and what is gained by leaving the least certain samples to a person.
 
-The threshold for a wanted error is chosen on the very samples it is stated for: on others the error will be somewhat
-higher, by about its own standard error where thousands of samples are kept.
+The threshold for a target error is chosen on the very samples that it is stated for. On others the error is somewhat
+higher: by about its own standard error where thousands of samples are kept.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import numpy as np
 from hcr.evaluation.metrics import Predictions, share
 
 BINS = 15
-POINTS = 201  # of the coverage curve at most
+# The coverage curve has at most this many points.
+POINTS = 201
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,13 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Rejection:
-    """The lowest threshold at which no more than `wanted` of the kept samples are wrong.
+    """The lowest threshold at which no more than the share `target` of the kept samples is wrong.
 
-    n: samples kept, those with a score of at least `threshold`; error: the share of them that is wrong. Where no
-    threshold will do, nothing is kept, and threshold and error are nan.
+    n: samples kept, those with a score of at least `threshold`. coverage: their share of all. error: the share of
+    them that is wrong. Where no threshold reaches the target, nothing is kept, and threshold and error are nan.
     """
 
-    wanted: float
+    target: float
     threshold: float
     coverage: float
     error: float
@@ -62,7 +63,7 @@ class Rejection:
 
 
 def has_scores(predictions: Predictions) -> bool:
-    """Tell whether every first answer has a score; predictions from elsewhere may have none."""
+    """Tell whether every first answer has a score; external predictions may have none."""
     return not np.isnan(predictions.score[:, 0]).any()
 
 
@@ -83,7 +84,7 @@ def calibrate(predictions: Predictions) -> Calibration:
 
 
 def coverage_risk(predictions: Predictions) -> Coverage:
-    """Draw risk against coverage; `predictions` must have scores. Samples of equal score are kept or left together."""
+    """Compute risk against coverage; samples of equal score are kept or left together. Scores are needed."""
     threshold, kept, wrong = _ranked(predictions)
     risk = wrong / kept
     shown = np.unique(np.linspace(0, len(kept) - 1, min(POINTS, len(kept))).round().astype(np.int64))
@@ -95,15 +96,15 @@ def coverage_risk(predictions: Predictions) -> Coverage:
     )
 
 
-def reject(predictions: Predictions, wanted: float) -> Rejection:
-    """Find the threshold that keeps most samples with an error of at most `wanted`; scores are needed."""
+def reject(predictions: Predictions, target: float) -> Rejection:
+    """Find the threshold that keeps most samples with an error of at most `target`; scores are needed."""
     threshold, kept, wrong = _ranked(predictions)
-    fitting = np.flatnonzero(wrong <= wanted * kept)
-    if not len(fitting):
-        return Rejection(wanted, float("nan"), 0.0, float("nan"), 0)
-    last = fitting[-1]
+    reached = np.flatnonzero(wrong <= target * kept)
+    if not len(reached):
+        return Rejection(target, float("nan"), 0.0, float("nan"), 0)
+    last = reached[-1]
     n = int(kept[last])
-    return Rejection(wanted, float(threshold[last]), n / int(kept[-1]), int(wrong[last]) / n, n)
+    return Rejection(target, float(threshold[last]), n / int(kept[-1]), int(wrong[last]) / n, n)
 
 
 def _ranked(predictions: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
-"""Two models on the same samples: which is better, and is it more than chance.
+"""Two models on the same samples: which is better, and is the difference more than chance.
 
-Paired, sample by sample: what both get right or wrong says nothing about which is better, so that differences far
-smaller than either model's own interval can be told.
+The comparison is paired, sample by sample: what both get right or wrong says nothing about which is better. So it can
+tell differences that are far smaller than either model's interval.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ EXACT_BELOW = 25
 class Comparison:
     """A model beside another one, on the same n samples.
 
-    top1, other_top1, difference (of them) with its 95 % interval. gained: samples that only this model gets right;
-    lost: that only the other one does; p_value of McNemar's test, by `test`. class_count, class_gained, class_lost:
-    int64[C]. other: what the other predictions were read from, "" where that is not known.
+    difference: top1 - other_top1, with its 95 % interval. gained, lost: samples that only this model, and only the
+    other one, gets right. p_value: of McNemar's test, in the form `test`. class_count, class_gained, class_lost:
+    int64[C]. other: the file that the other predictions were read from, "" where that is not known.
     """
 
     n: int
@@ -42,12 +42,12 @@ class Comparison:
 
     @property
     def significance(self) -> str:
-        """The p-value as one writes it."""
+        """The p-value as people write it."""
         return f"p = {self.p_value:.2g}" if self.p_value >= 1e-4 else "p < 0.0001"
 
 
 def compare(predictions: Predictions, other: Predictions, classes: int) -> Comparison:
-    """Set predictions beside those of another model; both must be of the same samples in the same order.
+    """Compare predictions with those of another model on the same samples in the same order.
 
     Raises: ValueError where they are not.
     """

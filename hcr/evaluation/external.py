@@ -1,7 +1,7 @@
-"""Predictions of another system, judged as our own are.
+"""Predictions of another system, evaluated as our own are.
 
-A table of characters, or arrays of labels with the characters they stand for: numbers alone mean another character in
-each of the five label orders that are in use.
+They come as a table of characters, or as arrays of labels with the characters that these stand for. Numbers alone
+would not do: they mean another character in each of the five label orders that are in use.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ import numpy as np
 
 from hcr.charset import Charset
 from hcr.errors import DataError
-from hcr.evaluation.analysis import Evaluation, labels_in, open_split, samples_of, shared_charset
-from hcr.evaluation.metrics import Predictions, summarise
+from hcr.evaluation.analysis import Evaluation, open_split, samples_of, shared_charset
+from hcr.evaluation.metrics import TOP, Predictions, summarise
 from hcr.evaluation.predictions import read_arrays
 from hcr.pack.store import PackReader
-
-# Answers a sample that are kept.
-TOP = 10
+from hcr.text import counted
 
 
 class Answers(NamedTuple):
@@ -39,7 +37,7 @@ class Answers(NamedTuple):
 
 
 def evaluate_external(file: Path, pack: Path, split: str, *, only_shared: bool = False) -> Evaluation:
-    """Judge the predictions in an .npz or .csv file (docs/formats.md) on one split of `pack`.
+    """Evaluate the predictions in an .npz or .csv file (docs/formats.md) on one split of `pack`.
 
     only_shared: leave out samples and answers of characters that file and pack do not share.
 
@@ -49,19 +47,19 @@ def evaluate_external(file: Path, pack: Path, split: str, *, only_shared: bool =
     reader = open_split(pack, split)
     answers = _read_csv(file, reader.charset, only_shared) if file.suffix.lower() == ".csv" else _read_npz(file, reader)
     charset = shared_charset(reader, answers.charset, str(file), only_shared=only_shared)
-    wanted = samples_of(reader, charset)
-    row = _rows(file, answers.index, wanted, len(reader))
-    target = reader.labels[wanted].astype(np.int64)
+    index = samples_of(reader, charset)
+    row = _rows(file, answers.index, index, len(reader))
+    target = reader.labels[index].astype(np.int64)
     # One more entry wherever labels are translated, so that the label -1 of no answer stays one.
     if answers.target is not None:
-        stated = np.append(labels_in(reader.charset, answers.charset), -1)[answers.target[row]]
-        _check_targets(file, stated, target, wanted, reader)
+        stated = np.append(answers.charset.labels_in(reader.charset), -1)[answers.target[row]]
+        _check_targets(file, stated, target, index, reader)
     top, score = answers.top[row, :TOP], answers.score[row, :TOP]
-    top = np.append(labels_in(charset, answers.charset), -1)[top]
+    top = np.append(answers.charset.labels_in(charset), -1)[top]
     # Answers that do not count leave no gap: the next best moves up.
     order = np.argsort(top < 0, axis=1, kind="stable")
     top, score = np.take_along_axis(top, order, 1), np.take_along_axis(score, order, 1)
-    predictions = Predictions(wanted, labels_in(charset, reader.charset)[target], top, score)
+    predictions = Predictions(index, reader.charset.labels_in(charset)[target], top, score)
     return Evaluation(
         predictions=predictions,
         summary=summarise(predictions, len(charset)),
@@ -72,27 +70,30 @@ def evaluate_external(file: Path, pack: Path, split: str, *, only_shared: bool =
         checkpoint=None,
         checkpoint_digest=None,
         arch=None,
-        elsewhere=file,
+        external=file,
         only_shared=answers.charset != reader.charset,
-        left_out=len(reader) - len(wanted),
+        left_out=len(reader) - len(index),
     )
 
 
-def _rows(file: Path, index: np.ndarray, wanted: np.ndarray, total: int) -> np.ndarray:
-    """Return for each wanted sample the row that is about it, int64[N]."""
-    outside = np.flatnonzero((index < 0) | (index >= total))
+def _rows(file: Path, stated: np.ndarray, index: np.ndarray, total: int) -> np.ndarray:
+    """Return for each sample at `index` int64[N] the file's row about it, int64[N]; `stated` is the file's index."""
+    outside = np.flatnonzero((stated < 0) | (stated >= total))
     if len(outside):
-        raise DataError(f"{file}: index {index[outside[0]]}: expected 0 to {total - 1}, positions in the split")
-    times = np.bincount(index, minlength=total)
+        raise DataError(f"{file}: index {stated[outside[0]]}: expected 0 to {total - 1}, positions in the split")
+    times = np.bincount(stated, minlength=total)
     if (times > 1).any():
         raise DataError(f"{file}: index {times.argmax()} occurs {times.max()} times; name each sample once")
-    missing = wanted[times[wanted] == 0]
+    missing = index[times[index] == 0]
     if len(missing):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise DataError(f"{file}: lacks index {missing[0]}{more}; name each of the {len(wanted)} samples once")
+        raise DataError(
+            f"{file}: lacks index {missing[0]}{more}; name each of the {counted(len(index), 'sample')} once"
+        )
     row = np.zeros(total, np.int64)
-    row[index] = np.arange(len(index))
-    return row[wanted]
+    row[stated] = np.arange(len(stated))
+    rows: np.ndarray = row[index]
+    return rows
 
 
 def _check_targets(file: Path, stated: np.ndarray, target: np.ndarray, index: np.ndarray, reader: PackReader) -> None:
@@ -171,7 +172,9 @@ def _parse(file: Path, lines: Iterator[list[str]], charset: Charset, only_shared
             return charset.label(char)
         if only_shared and name != "target":
             return -1
-        raise DataError(f"{file}: line {number}: {name} {char!r} is not one of the pack's {len(charset)} characters")
+        raise DataError(
+            f"{file}: line {number}: {name} {char!r} is not one of the pack's {counted(len(charset), 'character')}"
+        )
 
     for number, row in enumerate(lines, 2):
         try:

@@ -1,6 +1,6 @@
 """Parts of a split with figures of their own, and characters that are confused among themselves (已己巳).
 
-A group is found from the errors alone: by nobody's list of look-alikes, and only where there were samples to err on.
+A group is found from the errors alone, without a list of look-alikes, so only where there were samples to err on.
 """
 
 from __future__ import annotations
@@ -35,9 +35,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Row:
-    """A part of a split: its classes and samples, those right at once and within five, and the share right at once.
+    """A part of a split.
 
-    low, high: Wilson's 95 % interval of recall. confidence: mean score of the first answer, nan without scores.
+    classes, n: its classes and samples. correct, top5: samples whose first answer, or one of the first five, is right.
+    recall: the share with a right first answer; low, high: Wilson's 95 % interval of it. confidence: mean score of the
+    first answer, nan without scores.
     """
 
     name: str
@@ -95,16 +97,16 @@ def tabulate(predictions: Predictions, part: np.ndarray, names: Sequence[str]) -
     confidence = share(score, n)
     rows = []
     for place in np.flatnonzero(n).tolist():
-        found, right = int(n[place]), int(correct[place])
+        samples, right = int(n[place]), int(correct[place])
         rows.append(
             Row(
                 names[place],
                 int(classes[place]),
-                found,
+                samples,
                 right,
                 int(top5[place]),
-                right / found,
-                *wilson(right, found),
+                right / samples,
+                *wilson(right, samples),
                 float(confidence[place]),
             )
         )

@@ -1,4 +1,4 @@
-"""Figures from predictions: numpy alone, so that anybody's predictions can be judged the same way.
+"""Figures from predictions: numpy alone, so that anybody's predictions can be evaluated the same way.
 
 Confusions are kept as pairs that occur; the dense matrix of 3,755 classes would be 113 MB of zeros.
 """
@@ -11,6 +11,8 @@ import numpy as np
 
 # The normal distribution's quantile for intervals of 95 %.
 Z = 1.959963984540054
+# So many answers are kept for each sample.
+TOP = 10
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,15 @@ class Predictions:
 
     @property
     def first(self) -> np.ndarray:
-        """The first answers, int64[N]."""
+        """First answers, int64[N]."""
         answers: np.ndarray = self.top[:, 0]
         return answers
 
     @property
     def hit(self) -> np.ndarray:
-        """Whether the first answer is right, bool[N]."""
-        return self.first == self.target
+        """Where the first answer is right, bool[N]."""
+        hit: np.ndarray = self.first == self.target
+        return hit
 
     def within(self, k: int) -> np.ndarray:
         """Tell whether the true label is among the first `k` answers, bool[N]."""
@@ -165,7 +168,8 @@ def wilson(correct: int, n: int) -> Interval:
 
 def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Divide elementwise, float64[C]; nan where `whole` is 0."""
-    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+    shares: np.ndarray = np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+    return shares
 
 
 def _ratio(part: int, whole: int) -> float:

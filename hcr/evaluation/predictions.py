@@ -1,6 +1,7 @@
-"""Predictions as a file: arrays with the characters that their labels stand for, enough to judge or compare them again.
+"""Predictions as a file: arrays, and the characters that their labels stand for.
 
-The same form serves results, the unfinished part of an interrupted evaluation, and predictions of other systems.
+That is enough to evaluate or compare them again. The same form serves results, the unfinished part of an interrupted
+evaluation, and predictions of other systems.
 """
 
 from __future__ import annotations

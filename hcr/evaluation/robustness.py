@@ -1,9 +1,9 @@
-"""The same split under conditions that training may not have shown: how much does each cost.
+"""The same split under conditions that training may not have shown, and how much each of them costs.
 
-All are done to the squares that the network reads, so that a condition is that alone; but inverted pictures go through
-the preprocessing that hcr-predict uses, since that is where polarity is settled. It would remove most noise too, at
-many times the cost of the network: what is measured here is the network that gets the noise. Each picture is changed by
-a function of itself and its place in the pack, so that batches and devices do not matter.
+A condition changes the squares that the network reads, so that it measures that change alone. Inverted pictures go
+through the preprocessing that hcr-predict uses, since that is where polarity is settled. It would remove most noise
+too, at many times the cost of the network: what is measured here is the network that gets the noise. Each picture is
+changed by a function of itself and its place in the pack, so batches and devices do not matter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hcr.preprocess.fit import fit_square, to_paper
 from hcr.stop import Progress, silent
 
 PLAIN = "as they are"
-# Lengths are pixels at this side, and grow with the picture.
+# Lengths are in pixels of a picture with this side, and grow with the picture.
 SIDE = 64
 
 
@@ -107,7 +107,8 @@ def _noise(deviation: float) -> Condition:
 
     def change(picture: np.ndarray, place: int) -> np.ndarray:
         grain = np.random.default_rng(place).standard_normal(picture.shape, np.float32) * (255 * deviation)
-        return (picture + grain).clip(0, 255).round().astype(np.uint8)
+        changed: np.ndarray = (picture + grain).clip(0, 255).round().astype(np.uint8)
+        return changed
 
     return _one_by_one(change)
 
@@ -150,23 +151,24 @@ CONDITIONS: dict[str, Condition] = {
 }
 
 
-def judge_conditions(
+def evaluate_conditions(
     evaluator: Evaluator,
     plain: Evaluation,
     progress: Progress = silent,
-    started: Callable[[str], None] = lambda name: None,
-    taken_up: Callable[[int], None] = lambda done: None,
+    on_start: Callable[[str], None] = lambda name: None,
+    on_resume: Callable[[int], None] = lambda done: None,
 ) -> list[Row]:
-    """Judge the model under every condition; the first row is the split as it is, which `plain` has judged.
+    """Evaluate the model under every condition; the first row is the split as it is, from `plain`.
 
-    progress: counts the pictures of one condition. started: hears its name. taken_up: hears how many of its pictures
-    were done in earlier sittings. Raises: Stopped after a signal, with everything kept in evaluator's folder.
+    progress: counts the pictures of one condition. on_start: called with a condition's name. on_resume: called with the
+    number of its pictures that were done in earlier sittings.
+    Raises: Stopped after a signal, with everything kept in the evaluator's folder.
     """
     rows = [_row(PLAIN, plain.predictions)]
     for name, condition in CONDITIONS.items():
-        started(name)
-        found, _ = evaluator.predict(progress, taken_up, name=name, condition=condition)
-        rows.append(_row(name, found))
+        on_start(name)
+        predictions, _ = evaluator.predict(progress, on_resume, name=name, condition=condition)
+        rows.append(_row(name, predictions))
     return rows
 
 

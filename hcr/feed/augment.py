@@ -1,10 +1,11 @@
-"""Distort a batch on its device, each picture in its own way.
+"""Augmentation: distort a batch on its device, each picture in its own way.
 
-torchvision's transforms draw one set of parameters for a whole batch; here one `grid_sample` serves B different maps,
-affine and elastic together, and what is done to some pictures only is computed for those only. Keyed by (seed, step),
-never by global random state, so that a resumed run distorts alike. Never a flip: that makes another character.
+torchvision's transforms draw one set of parameters for a whole batch. Here one `grid_sample` serves B different maps,
+affine and elastic together, and effects on some pictures are computed for those alone. Random numbers are keyed by
+(seed, step), never by global state, so that a resumed run distorts alike. Nothing is flipped: that would make another
+character.
 
-Everything is drawn on the device, so that nothing waits for it; the price is that a GPU draws other numbers than a CPU.
+Numbers are drawn on the device, so that it waits for nothing; the price is that a GPU draws others than a CPU.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Of every picture. Standard deviations, but for SHIFT, which is a bound. Lengths are in sides of the picture.
+# For every picture. Standard deviations, but for SHIFT, which is a bound. Lengths are in sides of the picture.
 TURN = math.radians(6)
 SHEAR = 0.12
 LOG_SCALE = 0.1
@@ -23,7 +24,7 @@ SHIFT = 0.06  # the preprocessing leaves a margin of 1/16
 ELASTIC = 0.02
 KNOTS = 5  # a side: the elastic map is drawn at 5 × 5 places and smooth between them
 
-# Of a share of the pictures: strong distortions of all of them cost accuracy (docs/benchmarks.md). Bounds.
+# For a share of the pictures: strong distortions of all of them cost accuracy (docs/lab-notes.md). Bounds.
 THINNER_SHARE = THICKER_SHARE = 0.12
 WIDTH = 0.5  # how far towards the darkest or faintest of the 3 × 3 pixels around, at 64 px
 TONE_SHARE = 0.25
@@ -35,7 +36,7 @@ ERASED = 0.15  # longest side of the rectangle that becomes paper
 
 
 def augment(images: Tensor, seed: int, step: int) -> Tensor:
-    """Distort each of images uint8[B, 1, S, S] (255 = paper); gives uint8 of that shape.
+    """Return each of images uint8[B, 1, S, S] (255 = paper) distorted, in that type and shape.
 
     Turns, shears, scales, shifts and bends every picture; makes strokes thinner or thicker and greys darker or fainter,
     erases a rectangle and adds noise on a share of them. On one kind of device the pixels are a function of images,
@@ -55,7 +56,7 @@ def augment(images: Tensor, seed: int, step: int) -> Tensor:
 
 
 class _Ink:
-    """The pictures on their way: float32[B, 1, S, S], 0 = paper, 255 = black."""
+    """The pictures while they are distorted: float32[B, 1, S, S], 0 = paper, 255 = black."""
 
     def __init__(self, values: Tensor, generator: torch.Generator) -> None:
         self.values, self.generator = values, generator
@@ -68,8 +69,11 @@ class _Ink:
     def normal(self, *shape: int) -> Tensor:
         return torch.randn(shape, generator=self.generator, device=self.device, dtype=torch.float32)
 
-    def some(self, row: int, start: float, share: float) -> tuple[Tensor, Tensor]:
-        """Return the places int64[n] of a share of the pictures, and these; n follows from B, so that nothing waits."""
+    def portion(self, row: int, start: float, share: float) -> tuple[Tensor, Tensor]:
+        """Return the places int64[n] of a share of the pictures, and those pictures.
+
+        n follows from B alone, so the device is not asked and nothing waits.
+        """
         first, end = (int(self.count * part + 0.5) for part in (start, start + share))
         places = self.places[row, first:end]
         return places, self.values.index_select(0, places)
@@ -78,10 +82,10 @@ class _Ink:
         self.values.index_copy_(0, places, values)
 
     def move(self) -> None:
-        """Affine and elastic, at once: both are sums of products of a function of y and one of x.
+        """Move by an affine and an elastic map at once: both are sums of products of a function of y and one of x.
 
-        Where a picture is read is basis · mix · basisᵀ, the basis being KNOTS bicubic weights, the coordinate and 1:
-        small products instead of maps as large as the pictures.
+        The places where a picture is read are basis · mix · basisᵀ. The basis is KNOTS bicubic weights, the coordinate
+        and 1, so the products are small instead of maps as large as the pictures.
         """
         normal, uniform = self.normal(self.count, 4), self.uniform(self.count, 2)
         turn, shear = normal[:, 0] * TURN, normal[:, 1] * SHEAR
@@ -106,17 +110,17 @@ class _Ink:
     def widen(self) -> None:
         most = WIDTH * min(1.0, self.side / 64)
         for start, share, sign in ((0.0, THINNER_SHARE, -1.0), (THINNER_SHARE, THICKER_SHARE, 1.0)):
-            places, ink = self.some(0, start, share)
+            places, ink = self.portion(0, start, share)
             around = sign * F.max_pool2d(sign * ink, 3, 1, 1)
             self.put(places, ink + (around - ink) * (self.uniform(len(ink), 1, 1, 1) * most))
 
     def tone(self) -> None:
-        places, ink = self.some(1, 0.0, TONE_SHARE)
+        places, ink = self.portion(1, 0.0, TONE_SHARE)
         # Sums and products only: a power is not the same to the bit in every thread's share.
         self.put(places, ink + ink * (255 - ink) * ((self.uniform(len(ink), 1, 1, 1) * 2 - 1) * (TONE / 255)))
 
     def erase(self) -> None:
-        places, ink = self.some(2, 0.0, ERASED_SHARE)
+        places, ink = self.portion(2, 0.0, ERASED_SHARE)
         extent = (self.uniform(len(ink), 2, 1) * 0.75 + 0.25) * (ERASED * self.side)
         corner = self.uniform(len(ink), 2, 1) * (self.side - extent)
         steps = torch.arange(self.side, device=self.device)
@@ -124,6 +128,6 @@ class _Ink:
         self.put(places, ink * ~(inside[:, :1, :, None] & inside[:, 1:, None, :]))
 
     def noise(self) -> None:
-        places, ink = self.some(3, 0.0, NOISE_SHARE)
+        places, ink = self.portion(3, 0.0, NOISE_SHARE)
         grain = self.normal(*ink.shape) * (self.uniform(len(ink), 1, 1, 1) * (255 * NOISE))
         self.put(places, ink + grain)

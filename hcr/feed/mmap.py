@@ -1,8 +1,8 @@
 """A pack's pictures as rows of one tensor that takes no memory: LMDB's own memory map.
 
-A loop over pictures costs more than their bytes. Here every byte of the map begins a window of one picture's length,
-and one `index_select` over those overlapping windows gathers a batch, at the speed of an array in memory. The price is
-a tensor made from an address: it is only ever read where a block was found and its checksum was right.
+A loop over pictures costs more than copying their bytes. Here a window of one picture's length begins at every byte of
+the map, and one `index_select` over those overlapping windows gathers a batch, as fast as from an array in memory. The
+price is a tensor made from an address: it is read only where a block was found and its checksum was right.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import torch
 from torch import Tensor
 
 from hcr.errors import DataError
-from hcr.pack.store import PackReader, open_pack
+from hcr.pack.store import PackReader, open_reader
 
-# That wait for the disk at once.
+# Threads that wait for the disk at once.
 THREADS = 16
 
 
 class Pictures:
-    """The pictures of one open split. It belongs to the process that made it; `pictures_of` gives it."""
+    """The pictures of one open split, for the process that opened it; `pictures_of` returns it."""
 
     def __init__(self, reader: PackReader) -> None:
         self.reader = reader
-        # Where block 0 lies in the file is not known: no block is further away from it than the file is long.
+        # The place of block 0 in the file is not known, but no block is further from it than the file is long.
         reach = reader.path.stat().st_size
         self._base = reader.block(0).ctypes.data - reach
         self._pixels = reader.size * reader.size
-        # Never touched as a whole: most of it may be no memory at all.
+        # Never read as a whole: most of it may not be memory at all.
         span = np.ctypeslib.as_array((ctypes.c_uint8 * (2 * reach)).from_address(self._base))
         self._windows = torch.from_numpy(span).as_strided((2 * reach - self._pixels + 1, self._pixels), (1, 1))
         self._starts = np.full(reader.block_count, -1, np.int64)  # -1: not yet checked
@@ -39,8 +39,8 @@ class Pictures:
     def read(self, index: np.ndarray, out: Tensor) -> None:
         """Copy the pictures at `index` int64[B] into the contiguous `out` uint8[B, 1, S, S], in their order.
 
-        Raises: DataError for a damaged block, checked when it is first touched, and for a pack that was closed, which
-        happens when it is replaced and opened anew; IndexError outside the pack.
+        Raises: DataError for a damaged block, checked when it is first read, and for a pack that was closed, which
+        happens when it is replaced and opened again; IndexError outside the pack.
         """
         if not self.reader.block_count:
             raise DataError(f"{self.reader.path}: was replaced by another pack while it was read; start again")
@@ -58,7 +58,7 @@ class Pictures:
         torch.index_select(self._windows, 0, rows, out=out.view(len(index), self._pixels))
 
     def _read_ahead(self, numbers: list[int]) -> None:
-        """Let threads wait for the disk: page by page, a fault each, a batch's blocks took four times as long."""
+        """Let threads wait for the disk: one page fault after the other, a batch's blocks took four times as long."""
         if len(numbers) > THREADS:
             with ThreadPoolExecutor(THREADS) as pool:
                 list(pool.map(self.reader.touch, (numbers[first::THREADS] for first in range(THREADS))))
@@ -68,8 +68,8 @@ _known: dict[Path, Pictures] = {}
 
 
 def pictures_of(path: Path) -> Pictures:
-    """Return the pictures of a split as this process has it open. Raises: DataError as `open_pack` does."""
-    reader = open_pack(path)
+    """Return the pictures of a split as this process has it open. Raises: DataError as `open_reader` does."""
+    reader = open_reader(path)
     known = _known.get(path)
     if known is None or known.reader is not reader:
         known = _known[path] = Pictures(reader)

@@ -1,8 +1,8 @@
 """Batches handed between processes through shared memory that is allocated once.
 
 A tensor sent through a queue costs more than reading its pictures: shared memory is made, filled page by page, passed
-and thrown away for each. Here a worker fills a slot of a ring and only the slot's number travels. The price is keeping
-account of who still looks at a slot.
+and thrown away for each. Here a worker fills a slot of a ring, and only the slot's number travels. The price is to keep
+account of which slots are still in use.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hcr.files import free_bytes
 
 
 class Ring:
-    """`slots` slots, each for one batch of up to `rows` pictures; it travels to a worker when that is started.
+    """`slots` slots, each for one batch of up to `rows` pictures; a worker gets the ring when it is started.
 
     Raises: HcrError where there is no room for it.
     """
@@ -39,7 +39,7 @@ class Ring:
         self._free = deque(range(slots))
         self._pinned = False
         self._closed = RawValue("b", 0)
-        # Workers that outlive it end with the process at the latest.
+        # Closed when it is dropped: workers that outlive it end with the process at the latest.
         weakref.finalize(self, setattr, self._closed, "value", 1)
         _rings.add(self)
 
@@ -48,16 +48,16 @@ class Ring:
         return np.frombuffer(self._memory, np.uint8, count, self._start).reshape(self._shape)
 
     def close(self) -> None:
-        """Let a worker that is asked to end do so; until then only its parent is to heed such signals."""
+        """Let workers end when a signal asks for it; until then they leave such signals to their parent."""
         self._closed.value = 1
 
     @property
     def closed(self) -> bool:
-        """Whether the parent has closed it, or is at its end."""
+        """Whether the parent has closed it, or is ending."""
         return bool(self._closed.value)
 
     def take(self) -> int | None:
-        """Return the number of a free slot, or None where every slot is on its way or being looked at."""
+        """Return the number of a free slot, or None where every slot is under way or in use."""
         return self._free.popleft() if self._free else None
 
     def put_back(self, slot: int) -> None:
@@ -76,9 +76,9 @@ class Ring:
         return torch.from_numpy(array)
 
     def pin(self) -> None:
-        """Lock its pages, so that CUDA can copy from it while the CPU goes on. Raises: HcrError where that fails.
+        """Lock its pages, so that CUDA can copy from it while the CPU works on. Raises: HcrError where that fails.
 
-        Call it when the workers run: what they inherit is then as the system made it.
+        Call it when the workers run, so that they inherit unlocked pages.
         """
         if self._pinned:
             return
@@ -98,8 +98,8 @@ _rings: weakref.WeakSet[Ring] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    # Whoever still holds an iterator at the end of the process leaves its workers to multiprocessing, which sends
-    # SIGTERM and waits for them. This runs before, being registered after.
+    # An iterator that is still held at the end of the process leaves its workers to multiprocessing, which sends
+    # SIGTERM and waits for them. This runs before that, since it was registered later.
     for ring in _rings:
         ring.close()
 
@@ -110,12 +110,12 @@ def free_shared_memory() -> dict[Path, int]:
     return {folder: free_bytes(folder) for folder in folders}
 
 
-def _require_room(wanted: int) -> None:
-    """Refuse what would end in SIGBUS."""
+def _require_room(needed: int) -> None:
+    """Refuse a ring that would end the process by SIGBUS. Raises: HcrError."""
     free = free_shared_memory()
-    if max(free.values()) < 2 * wanted:
+    if max(free.values()) < 2 * needed:
         found = ", ".join(f"{folder} {room:,}" for folder, room in free.items())
         raise HcrError(
-            f"shared memory for batches: {wanted:,} bytes and as many to spare, found {found} free: "
+            f"shared memory for batches: {needed:,} bytes and as many to spare, found {found} free: "
             "make room (containers: --shm-size), or use fewer --workers or a smaller --batch-size"
         )

@@ -1,6 +1,6 @@
 """Which samples come when: a pure function of (n, seed, epoch), so that resuming needs no sampler state.
 
-A run that stops and goes on with other worker counts or ranks sees the same samples in the same steps.
+A run that is resumed with another number of workers or processes sees the same samples in the same steps.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import numpy as np
 from torch import Tensor
 
 
-# What every way of loading gives, and every step and judgement takes.
 class Batch(NamedTuple):
-    """images uint8[B, 1, S, S] (255 = paper), labels int64[B], index int64[B].
+    """What every loader gives: images uint8[B, 1, S, S] (255 = paper), labels int64[B], index int64[B].
 
     index: positions in the pack, or the numbers of drawn samples. clean: what a teacher is shown instead of the images,
     uint8[B, 1, S, S]; None where that is the images themselves.
@@ -32,7 +31,7 @@ def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
-    """Count the full batches of an epoch; the samples that do not fill one are left to the next epoch's order."""
+    """Return the number of full batches in an epoch; samples that fill none are left out of that epoch."""
     return n // batch_size
 
 
@@ -58,7 +57,7 @@ class TrainingBatches:
 
 
 class EndlessBatches(TrainingBatches):
-    """The same of samples without end, n an epoch: each epoch goes on counting where the last one ended.
+    """The same for samples without end, n an epoch: each epoch continues counting where the last one ended.
 
     Step k of a run has the samples from k · batch_size on, whatever the epoch, so that no sample comes twice.
     """
@@ -91,5 +90,5 @@ class SequentialBatches:
 
 
 def _share(batch_size: int, rank: int, world: int) -> int:
-    """Count the samples of a full batch that a process gets."""
+    """Return how many samples of a full batch a process gets."""
     return len(range(rank, batch_size, world))

@@ -1,8 +1,8 @@
 """Worker processes that read a pack, over torch's DataLoader.
 
-Labels and index never travel: the process that says which samples to read knows them. A worker gets (slot, samples) and
-gives the slot's number; where somebody keeps so many batches that no slot is free it gives the pictures themselves
-through the pipe, which is slower and takes no shared memory.
+Labels and index never travel, since the process that asks for the samples knows them. A worker gets (slot, samples) and
+answers with the slot's number. Where a consumer keeps so many batches that no slot is free, the worker sends the
+pictures themselves through the pipe, which is slower and takes no shared memory.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from hcr.errors import DataError, HcrError
 from hcr.feed.mmap import Pictures, pictures_of
 from hcr.feed.ring import Ring, free_shared_memory
 from hcr.feed.sampler import SequentialBatches, TrainingBatches
-from hcr.pack.store import open_pack
+from hcr.pack.store import open_reader
+from hcr.workers import how_it_ended
 
-# Batches that each worker is asked for ahead of time.
+# Batches that each worker reads ahead.
 AHEAD = 2
 # Batches that a consumer may hold at full speed: a copy to a device keeps some until it is done.
 HELD = 6
@@ -36,7 +37,7 @@ Answer = int | np.ndarray | DataError
 
 
 class WorkerError(HcrError):
-    """A process that read batches is gone; another pass from the next step on starts new ones."""
+    """A process that read batches has ended; another pass, from the next step on, starts new ones."""
 
 
 class Stream:
@@ -53,7 +54,7 @@ class Stream:
         try:
             yield from self._pass()
         except Exception:
-            # Some workers may be gone and the others still write: the next pass starts anew.
+            # Some workers may have ended while others still write: the next pass starts new ones.
             if self._running:
                 self._running[0].close()
             self._running = None
@@ -75,7 +76,7 @@ class Stream:
                 else:
                     yield index, ring.lend(slot, len(index))
         except (RuntimeError, ConnectionError, EOFError):
-            # Whose error it is shows in whether workers are gone.
+            # The error is the workers' only if some have ended.
             fate = _fate(loader)
             if fate is None:
                 raise
@@ -83,11 +84,11 @@ class Stream:
             message = f"reading batches: {fate} ({free}); if memory ran out, use fewer --workers"
         else:
             return
-        # Not from within: the frames that torch's error came through would keep the workers alive with it.
+        # Raised outside the handler: the frames of torch's error would keep the workers alive with it.
         raise WorkerError(message)
 
     def _start(self) -> tuple[Ring, _Tasks, DataLoader[Answer]]:
-        ring = Ring(self.workers * AHEAD + HELD, self.batches.share, open_pack(self.path).size)
+        ring = Ring(self.workers * AHEAD + HELD, self.batches.share, open_reader(self.path).size)
         tasks = _Tasks(self.batches, ring)
         loader = DataLoader(
             _Reader(self.path, ring),
@@ -104,7 +105,7 @@ class Stream:
 
 
 class _Tasks:
-    """The batch sampler: what the workers are asked for; `sent` are those whose answer is not yet taken."""
+    """The batch sampler: the tasks for the workers; `sent` are those whose answers have not been read yet."""
 
     def __init__(self, batches: TrainingBatches | SequentialBatches, ring: Ring) -> None:
         self.batches, self.ring = batches, ring
@@ -114,7 +115,7 @@ class _Tasks:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Task]:
-        # A pass that was left in its middle: before it asks for more, the DataLoader waits for what is on its way.
+        # The last pass was left in its middle. Before it asks for more, the DataLoader waits for the answers under way.
         while self.sent:
             slot, _ = self.sent.popleft()
             if slot is not None:
@@ -126,7 +127,7 @@ class _Tasks:
 
 
 class _Reader(Dataset[Answer]):
-    """What runs in a worker. Errors are handed over: torch would wrap them in a page of the worker's traceback."""
+    """What runs in a worker. It returns errors: torch would wrap them in a page of the worker's traceback."""
 
     def __init__(self, path: Path, ring: Ring) -> None:
         self.path, self.ring = path, ring
@@ -152,7 +153,7 @@ def _as_it_is(answer: Any) -> Any:
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
-    """Ignore what asks a run to stop: it may reach all processes, and the parent needs batches to stop in order."""
+    """Ignore signals that ask a run to stop: they may reach all processes, and the parent needs batches to stop."""
     info: Any = get_worker_info()
     ring: Ring = info.dataset.ring
 
@@ -167,8 +168,8 @@ def _leave_signals_to_the_parent(worker: int) -> None:
 def _without_alarm(loader: DataLoader[Answer]) -> Iterator[Answer]:
     """Start a pass, but leave SIGCHLD as it is.
 
-    torch's handler raises in the main thread wherever that is when a worker dies, in the middle of a step, too. Without
-    it the death is found where a batch is waited for, five seconds later at most.
+    When a worker dies, torch's handler raises in the main thread wherever that is, even in the middle of a step.
+    Without it the death is found where a batch is waited for, five seconds later at most.
     """
     if threading.current_thread() is not threading.main_thread():
         return iter(loader)
@@ -179,11 +180,9 @@ def _without_alarm(loader: DataLoader[Answer]) -> Iterator[Answer]:
 
 
 def _fate(loader: Any) -> str | None:
-    """Say which of a loader's workers have ended, and how; None where all live."""
+    """Return which of a loader's workers have ended, and how; None where all live."""
     fates = []
     for worker in loader._iterator._workers:
         if not worker.is_alive():
-            code = worker.exitcode
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-            fates.append(f"worker process {worker.pid} {how}")
+            fates.append(f"worker process {worker.pid} {how_it_ended(worker.exitcode)}")
     return ", ".join(fates) or None

@@ -1,13 +1,12 @@
 """Batches drawn as they are needed: an endless stream of handwriting that no disk holds.
 
-Sample g, counted from a run's first one, is a function of g and the seed alone: its label, its writer, its picture.
-Nothing is read, nothing is kept, and no picture comes twice; the price is that each is drawn anew, on the device that
-trains. The writers of training, of validation and of `hcr-data draw` are never the same.
+Sample g, counted from a run's first one, is a function of g and the seed: its label, its writer, its picture. Nothing
+is read, nothing is kept, and no picture comes twice. The price is that each is drawn anew, on the device that trains.
+The writers of training, of validation and of `hcr-data draw` are never the same.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.resources import files
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from hcr.feed.sampler import Batch, SequentialBatches, TrainingBatches, epoch_order
+from hcr.files import short_digest
 from hcr.synth import GENERATOR_VERSION, Generator
 from hcr.synth.fonts.glyphs import font_digest
 from hcr.synth.pages import CAPTURES, PAGES_VERSION, are_pages, capture_pages, common_labels, draw_crops
@@ -60,7 +60,7 @@ class SyntheticBatches:
         self.pages, self.taught, self.characters = pages, taught, characters
         self.classes, self.batches, self.writers = len(characters), batches, writers
         self.seed, self.size, self.device = seed, size, device
-        self._pen = _pen(characters, device, tuple(fonts))
+        self._generator = _generator(characters, device, tuple(fonts))
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -77,26 +77,26 @@ class SyntheticBatches:
             images, clean = self._draw(labels, writers, numbers, samples, paged)
             sizes = [len(batch) for batch in several]
             parts = (each.split(sizes) for each in (images, labels.to(self.device), samples, clean))
-            for pictures, named, numbered, shown in zip(*parts, strict=True):
-                yield Batch(pictures, named, numbered, shown if self.taught else None)
+            for pictures, targets, numbered, shown in zip(*parts, strict=True):
+                yield Batch(pictures, targets, numbered, shown if self.taught else None)
 
     def _draw(
         self, labels: Tensor, writers: Tensor, numbers: Tensor, samples: Tensor, paged: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Draw the pictures and, for those that are cut out of pages, what the same hands write without a page.
+        """Return the pictures, and the same characters without a page: uint8[B, 1, S, S] each.
 
-        That is left white where nobody is taught by it.
+        Those without a page are left white where no teacher is shown them.
         """
         size = self.size
         clean = torch.full((len(labels), 1, size, size), 255, dtype=torch.uint8, device=self.device)
         plain = torch.arange(len(labels)) if self.taught else (~paged).nonzero().squeeze(1)
         if len(plain):
-            who = labels[plain], writers[plain], numbers[plain]
-            clean[plain.to(self.device)] = self._pen.draw(*who, seed=self.seed, size=size)
+            chosen = labels[plain], writers[plain], numbers[plain]
+            clean[plain.to(self.device)] = self._generator.draw(*chosen, seed=self.seed, size=size)
         images = clean.clone()
         index = paged.nonzero().squeeze(1)
-        who = labels[index], writers[index], numbers[index]
-        images[index.to(self.device)] = draw_crops(self._pen, *who, samples[index], seed=self.seed, size=size)
+        written = labels[index], writers[index], numbers[index], samples[index]
+        images[index.to(self.device)] = draw_crops(self._generator, *written, seed=self.seed, size=size)
         return images, clean
 
     def _together(self) -> Iterator[list[np.ndarray]]:
@@ -114,15 +114,15 @@ class SyntheticBatches:
 
 
 def generator_digest(fonts: Sequence[Path] = (), pages: float = 0.0) -> str:
-    """Say what draws: with the same answer the same numbers give the same pictures.
+    """Return the name of what draws: where it is the same, the same numbers give the same pictures.
 
     Raises: DataError for a font that cannot be read.
     """
     # A table that was built anew need not remember the version.
-    strokes = hashlib.sha256((files("hcr.synth") / "strokes.bin").read_bytes()).hexdigest()[:16]
-    given = f", fonts {' '.join(map(font_digest, fonts))}" if fonts else ""
-    given += f", pages {PAGES_VERSION}" if pages else ""
-    return f"pen {GENERATOR_VERSION}, strokes {strokes}{given}"
+    strokes = short_digest((files("hcr.synth") / "strokes.bin").read_bytes())
+    suffix = f", fonts {' '.join(map(font_digest, fonts))}" if fonts else ""
+    suffix += f", pages {PAGES_VERSION}" if pages else ""
+    return f"pen {GENERATOR_VERSION}, strokes {strokes}{suffix}"
 
 
 def page_sheet(characters: str, count: int, seed: int, columns: int = 16) -> np.ndarray:
@@ -133,7 +133,7 @@ def page_sheet(characters: str, count: int, seed: int, columns: int = 16) -> np.
     samples = torch.arange(count)
     labels = torch.from_numpy(_labels(samples.numpy(), len(characters), seed))
     labels = common_labels(labels, samples, seed, characters)
-    drawn = _pen(characters, "cpu", ()), labels, TRAINING_WRITERS.start + samples, samples * 0, samples
+    drawn = _generator(characters, "cpu", ()), labels, TRAINING_WRITERS.start + samples, samples * 0, samples
     side, gap = max(side for side, _ in CAPTURES), 2
     sheet = np.full((-(-count // columns) * (side + 64 + 2 * gap) + gap, columns * (side + gap) + gap), 200, np.uint8)
 
@@ -158,12 +158,12 @@ def _labels(index: np.ndarray, classes: int, seed: int) -> np.ndarray:
     passes, places = np.divmod(index, classes)
     labels = np.empty_like(index)
     for number in np.unique(passes).tolist():
-        here = passes == number
-        labels[here] = epoch_order(classes, seed, number)[places[here]]
+        in_pass = passes == number
+        labels[in_pass] = epoch_order(classes, seed, number)[places[in_pass]]
     return labels
 
 
 @lru_cache(maxsize=1)
-def _pen(characters: str, device: str, fonts: tuple[Path, ...]) -> Generator:
-    """Training and validation draw with one."""
+def _generator(characters: str, device: str, fonts: tuple[Path, ...]) -> Generator:
+    """Return the generator that training and validation share."""
     return Generator(characters, device, fonts)

@@ -1,5 +1,5 @@
-"""Use of a trained recognizer: pictures in, characters out."""
+"""Inference: a picture in, a character out."""
 
-from hcr.inference.predictor import Predictor, Reading, find_pictures, read_pictures
+from hcr.inference.predictor import Predictor, load
 
-__all__ = ["Predictor", "Reading", "find_pictures", "read_pictures"]
+__all__ = ["Predictor", "load"]

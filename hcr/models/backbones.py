@@ -1,7 +1,7 @@
 """The networks by name: ink float[B, 1, S, S] in 0..1 goes in, logits float[B, C] come out.
 
-A builder knows the picture's size, so that a network bound to it needs no pooling to a map it was once trained on.
-torch, torchvision and timm are imported when a network is built: a name is checked without them, but for timm's own.
+A builder is told the picture's size, so that a network bound to it needs no pooling to another map size. torch,
+torchvision and timm are imported when a network is built; only the names of timm's networks need timm to be checked.
 """
 
 from __future__ import annotations
@@ -30,10 +30,17 @@ def _compact(classes: int, size: int) -> nn.Module:
     return Compact(classes)
 
 
-def _compact_wide(classes: int, size: int) -> nn.Module:
-    """The compact network's form for who has a GPU, and to teach the compact one.
+def _compact_small(classes: int, size: int) -> nn.Module:
+    """Return the compact network at half the arithmetic: what the demo trains on a CPU, where minutes count."""
+    from hcr.models.compact import SMALL, Compact
 
-    A look takes four times the arithmetic, and it looks twice.
+    return Compact(classes, SMALL)
+
+
+def _compact_wide(classes: int, size: int) -> nn.Module:
+    """Return the compact network's wide form, for a GPU and as the compact one's teacher.
+
+    A view takes four times the arithmetic, and test-time augmentation takes two views.
     """
     from hcr.models.compact import WIDE, Compact
 
@@ -41,28 +48,29 @@ def _compact_wide(classes: int, size: int) -> nn.Module:
 
 
 def _efficientnet_v2_s(classes: int, size: int, stride: int = 2) -> nn.Module:
-    """torchvision's EfficientNetV2-S with a one-channel stem: grey tripled to RGB would triple the stem for nothing.
+    """Return torchvision's EfficientNetV2-S with a one-channel stem: grey as RGB would triple the stem for nothing.
 
-    stride: the stem's. 2 is the original; 1 keeps all maps twice as large, at about four times the arithmetic: of a
+    stride: the stem's. 2 is the original. 1 keeps all maps twice as large, at about four times the arithmetic; of a
     picture of 32 px the original leaves a single pixel to its last 15 of 40 blocks.
     """
     from torch import nn
     from torchvision.models import efficientnet_v2_s
 
-    network = efficientnet_v2_s(num_classes=classes)
+    network: Any = efficientnet_v2_s(num_classes=classes)
     stem = network.features[0][0]
     network.features[0][0] = nn.Conv2d(
         1, stem.out_channels, stem.kernel_size, stride, stem.padding, bias=stem.bias is not None
     )
     nn.init.kaiming_normal_(network.features[0][0].weight, mode="fan_out")
-    return network
+    built: nn.Module = network
+    return built
 
 
 def _vgg19_bn(classes: int, size: int) -> nn.Module:
-    """VGG19 with batch norm and a one-channel stem; its head takes the map as it is, size // 32 pixels a side.
+    """Return VGG19 with batch norm and a one-channel stem; its head takes the map as it is, size // 32 pixels a side.
 
-    torchvision's own pools every map to 7×7: of a picture of 32 px it would copy one pixel 49 times, for 100 million
-    weights.
+    torchvision's own head pools every map to 7×7: of a picture of 32 px it would copy one pixel 49 times, for 100
+    million weights.
 
     Source: Simonyan, Zisserman 2015, "Very deep convolutional networks for large-scale image recognition".
     """
@@ -82,6 +90,7 @@ BACKBONES: dict[str, Builder] = {
     "efficientnet_v2_s": _efficientnet_v2_s,
     "efficientnet_v2_s_stride1": partial(_efficientnet_v2_s, stride=1),
     "compact": _compact,
+    "compact_small": _compact_small,
     "compact_wide": _compact_wide,
     "vgg19_bn": _vgg19_bn,
 }
@@ -105,7 +114,7 @@ def require_arch(arch: str) -> None:
 
 
 def build_backbone(arch: str, classes: int, size: int) -> nn.Module:
-    """Build a network with fresh weights, in training mode.
+    """Return a network with fresh weights, in training mode.
 
     Raises: UsageError for an unknown `arch`, and for one that does not take pictures of `size` pixels a side.
     """
@@ -124,7 +133,7 @@ def _timm() -> Any:
 
 
 def _build_timm(arch: str, classes: int, size: int) -> nn.Module:
-    """Build a timm model without released weights, and let it try pictures: which ones it takes, timm does not say."""
+    """Return a timm model with fresh weights, tried with pictures: timm does not say which sizes a model takes."""
     import torch
 
     build = partial(_timm().create_model, arch.removeprefix(TIMM), in_chans=1, num_classes=classes)
@@ -135,7 +144,7 @@ def _build_timm(arch: str, classes: int, size: int) -> nn.Module:
             if "img_size" not in str(error):
                 raise
             network = build()
-        # In training mode, in which some give more than logits. Its norms would keep what they saw: so in a copy.
+        # In training mode, in which some give more than logits; in a copy, since norms would keep these statistics.
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             logits = copy.deepcopy(network).train()(torch.zeros(2, 1, size, size))
     except Exception as error:  # somebody else's network may raise anything

@@ -6,6 +6,8 @@ of the tutorial fell from > 80 % to 12 % because a phone scaled otherwise. It co
 
 from __future__ import annotations
 
+from typing import Any, TypedDict
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,21 @@ from hcr.models.backbones import build_backbone
 
 # Ink fainter than this share of black is not stretched to full strength: an empty picture must not become noise.
 FAINTEST_INK = 0.1
+
+
+class SavedModel(TypedDict):
+    """The keys that every file of weights has, whether checkpoint or released (docs/formats.md).
+
+    arch: a network's name. size: pixels a side. characters: in label order. preprocessing: how pictures were made.
+    ema: the averaged weights, which are those to use. pack: a digest for each split that was learnt from or validated.
+    """
+
+    arch: str
+    size: int
+    characters: str
+    preprocessing: dict[str, Any]
+    ema: dict[str, Tensor]
+    pack: dict[str, str]
 
 
 class Recognizer(nn.Module):

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,15 +20,81 @@ from torch import Tensor
 
 from hcr.charset import Charset
 from hcr.errors import DataError
-from hcr.files import atomic_write
+from hcr.files import atomic_write, short_digest
+from hcr.models.recognizer import SavedModel
 
 FORMAT = "hcr-released"
 VERSION = 1
-# Where a value is no text of its own, it is JSON.
+# Keys of the metadata: texts, and values in JSON.
 TEXTS = ("arch", "characters", "licence")
 VALUES = ("size", "preprocessing", "training", "figures")
 # What stands in the place of the checksum while it is computed.
 UNSIGNED = "0" * 64
+
+
+class TrainingRecord(TypedDict):
+    """What one run learnt from, and how; places are those in `ReleasedTraining.runs` (docs/formats.md)."""
+
+    config: dict[str, Any]
+    pack: dict[str, str]
+    before: int | None
+    teacher: NotRequired[int | None]  # older files lack it
+    mean_with: list[int]
+    steps: int
+    pictures: int
+    seconds: int | None
+    machines: list[str]
+    versions: dict[str, str]
+    git: str | None
+    validation: Mapping[str, Any] | None
+    temperature: NotRequired[float]
+    narrowed: NotRequired[Any]
+
+
+class ReleasedTraining(TrainingRecord):
+    """The last run's record, with those of all runs that went into it, the first one first."""
+
+    runs: list[TrainingRecord]
+
+
+class Hardest(TypedDict):
+    """One of the characters that were read worst."""
+
+    char: str
+    n: int
+    top1: float
+    top5: float
+    taken_for: str
+
+
+class Figures(TypedDict, total=False):
+    """What was measured on real handwriting; nothing where nothing was (docs/formats.md)."""
+
+    weights: str
+    n: int
+    characters: int
+    classes: int
+    left_out: int
+    top1: float
+    top5: float
+    top1_interval: tuple[float, float]
+    top5_interval: tuple[float, float]
+    macro_recall: float
+    mean_score: float
+    calibration_error: float
+    ms_1: float
+    ms_64: float
+    ms_fitting: float
+    machine: str
+    worst: list[Hardest]
+
+
+class Released(SavedModel):
+    """Released weights as they are read: `ema` in float32, `pack` taken out of `training`."""
+
+    licence: str
+    training: ReleasedTraining
+    figures: Figures
 
 
 def is_released(path: Path) -> bool:
@@ -40,12 +106,10 @@ def is_released(path: Path) -> bool:
         return False
 
 
-def read_released(path: Path, device: str = "cpu") -> dict[str, Any]:
-    """Read and check released weights (docs/formats.md names the keys of their metadata).
+def read_released(path: Path, device: str = "cpu") -> Released:
+    """Read and check released weights.
 
-    Gives what `read_checkpoint` gives of a model, the weights being float32 under `ema`, and `licence`, `training` and
-    `figures`; `pack` holds the digests of what was learnt from, as in a checkpoint.
-    Raises: DataError where the file is damaged, none of ours, or of another version.
+    Raises: DataError where the file is damaged, not released by hcr, or of another version.
     """
     try:
         with safe_open(path, "pt", device=device) as file:
@@ -70,21 +134,27 @@ def read_released(path: Path, device: str = "cpu") -> dict[str, Any]:
             "install them again"
         )
     try:
-        content = {key: metadata[key] for key in TEXTS} | {key: json.loads(metadata[key]) for key in VALUES}
-        content["pack"] = content["training"].get("pack", {})
+        size, preprocessing, training, figures = (json.loads(metadata[key]) for key in VALUES)
+        pack = training.get("pack", {})
     except (ValueError, AttributeError) as error:
         raise DataError(f"{path}: metadata of released weights that is not as described ({error})") from None
-    content["ema"] = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
-    return content
+    return {
+        "arch": metadata["arch"],
+        "size": size,
+        "characters": metadata["characters"],
+        "preprocessing": preprocessing,
+        "ema": {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()},
+        "pack": pack,
+        "licence": metadata["licence"],
+        "training": training,
+        "figures": figures,
+    }
 
 
-def write_released(
-    path: Path, content: dict[str, Any], licence: str, training: dict[str, Any], figures: dict[str, Any]
-) -> None:
-    """Write the model of a checkpoint's `content`, its averaged weights (EMA), in half precision.
+def write_released(path: Path, content: SavedModel, licence: str, training: ReleasedTraining, figures: Figures) -> None:
+    """Write the averaged weights (EMA) of a model in half precision; the same arguments give the same bytes.
 
-    training: what it learnt from, and how; its `pack` are digests a split. figures: what was measured. Both are plain
-    values, as of JSON. The same arguments give the same bytes.
+    training: what it learnt from, and how. figures: what was measured.
     Raises: DataError for a weight that half precision cannot hold.
     """
     charset = Charset(content["characters"])
@@ -124,7 +194,7 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         found.update(name.encode())
         found.update(state[name].to(torch.float32).cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
+    return short_digest(found)
 
 
 def _json(value: object) -> str:

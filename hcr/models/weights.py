@@ -8,26 +8,49 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import torch
+from torch import Tensor
 
 from hcr.charset import Charset
 from hcr.errors import DataError, UsageError
-from hcr.models.recognizer import Recognizer
+from hcr.models.recognizer import Recognizer, SavedModel
 from hcr.models.released import is_released, read_released
-from hcr.preprocess.fit import PREPROCESSING
+from hcr.preprocess.fit import PREPROCESSING, is_compatible
 
 FORMAT = "hcr-checkpoint"
 VERSION = 1
 MODEL_KEYS = ("arch", "size", "characters", "preprocessing", "ema")
 
 
-def read_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
-    """Read and check a checkpoint file (docs/formats.md names its keys).
+class Checkpoint(SavedModel):
+    """All that a restart of training needs, in plain types (docs/formats.md says what each key holds)."""
 
-    Raises: DataError where it is missing, damaged, no checkpoint of ours, or of a newer version.
+    format: str
+    version: int
+    step: int
+    charset_digest: str
+    teacher: NotRequired[str | None]  # older files lack it
+    config: dict[str, Any]
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+    scaler: dict[str, Any]
+    random: dict[str, int]
+    epochs: int
+    tally: dict[str, list[float]]
+    faults: dict[str, int]
+    best: Mapping[str, Any] | None  # a row of metrics.jsonl
+    metrics_bytes: int
+
+
+def read_checkpoint(path: Path, device: str = "cpu") -> Checkpoint:
+    """Read and check a checkpoint file.
+
+    Raises: DataError where it is missing, damaged, none of hcr-train's, or of another version.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such checkpoint")
@@ -38,7 +61,7 @@ def read_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
             raise DataError(f"{path}: damaged checkpoint (checksum of {damaged} is wrong); use another one")
         # An open file: of a name that ends in .safetensors torch believes that it is one.
         with path.open("rb") as file:
-            content = torch.load(file, map_location=device, weights_only=True)
+            content: Checkpoint = torch.load(file, map_location=device, weights_only=True)
     except (zipfile.BadZipFile, RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
         raise DataError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -53,8 +76,8 @@ def read_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
     return content
 
 
-def read_model(path: Path, device: str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint, or released weights: whichever the file is. Both have MODEL_KEYS, and `ema` is what is used.
+def read_model(path: Path, device: str = "cpu") -> SavedModel:
+    """Read a checkpoint, or released weights: whichever the file is.
 
     Raises: DataError as `read_checkpoint` and `read_released` do.
     """
@@ -77,16 +100,16 @@ def load_recognizer(path: Path, device: str = "cpu") -> Recognizer:
     return model.eval()
 
 
-def require_preprocessing(content: dict[str, Any], path: Path) -> None:
+def require_preprocessing(content: SavedModel, path: Path) -> None:
     """Refuse weights whose pictures were made another way. Raises: DataError with both ways."""
-    if content["preprocessing"] != PREPROCESSING:
+    if not is_compatible(content["preprocessing"]):
         raise DataError(
             f"{path}: trained on pictures prepared by {content['preprocessing']}, "
             f"this program prepares by {PREPROCESSING}"
         )
 
 
-def load_weights(model: torch.nn.Module, state: dict[str, Any], path: Path) -> None:
+def load_weights(model: torch.nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     """Put a state dict into `model`.
 
     Raises: DataError naming the first key that is missing, unknown or of another shape.

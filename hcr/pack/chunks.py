@@ -1,7 +1,8 @@
-"""Units in, samples out in chunks, fitted into memory that the caller gives: what a process does that reads.
+"""Partitions in, samples out in chunks, fitted into memory that the caller gives: what a reading process does.
 
-A chunk is bounded four ways, so that memory stays flat and nobody waits long, whether a source holds crops of 5 KB or
-photos of a megabyte; where chunks end decides nothing about the pack.
+A chunk is bounded four ways: by samples, by bytes of squares, by bytes of source pictures, and by time. So memory stays
+flat and nobody waits long, whether a source holds crops of 5 KB or photos of a megabyte. Where chunks end decides
+nothing about the pack.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hcr.corpus.sample import Damage, Partition
+from hcr.files import short_digest
 from hcr.preprocess.fit import fit_squares
 
 _CHUNK, _CHUNK_BYTES = 512, 4 << 20
@@ -24,14 +26,16 @@ _NATIVE_BYTES = 16 << 20  # of pictures that wait to be fitted
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is to be read: units by their number, in order.
+class ReadJob:
+    """What a process has to read.
 
-    characters: those kept, None for all. starts: for each size the first (unit, item) wanted at it; the items of a unit
-    are its samples, kept or not, and its damage.
+    partitions: by their number in the corpus, in order.
+    characters: those to keep, None for all.
+    starts: for each size in pixels the first (partition, item) that is needed at it. The items of a partition are its
+    samples, kept or not, and its damage.
     """
 
-    units: dict[int, Partition]
+    partitions: dict[int, Partition]
     characters: frozenset[str] | None
     starts: dict[int, tuple[int, int]]
 
@@ -47,15 +51,20 @@ class Plan:
 
 
 class Chunk(NamedTuple):
-    """Consecutive items of one unit.
+    """Consecutive items of one partition.
 
-    unit, items: its number, and how many items of it are read after this chunk; last: whether those are all.
-    sizes: those at which the samples are wanted; chars, writers, origins: of each sample.
-    left_out: items of other characters; damage: messages. bytes: of the source taken in since the chunk before;
-    sha256: in the last chunk, the first 16 hex digits of the digest of the unit's bytes.
+    partition: its number.
+    items: how many items of the partition are read after this chunk.
+    last: whether those are all.
+    sizes: the sizes at which the samples are needed.
+    chars, writers, origins: of each sample.
+    left_out: items of other characters.
+    damage: messages.
+    bytes: of the source, read since the chunk before.
+    sha256: first 16 hex digits of the digest of the partition's bytes that were read up to here.
     """
 
-    unit: int
+    partition: int
     items: int
     last: bool
     sizes: tuple[int, ...]
@@ -69,19 +78,20 @@ class Chunk(NamedTuple):
 
 
 Squares = dict[int, np.ndarray]
+"""Fitted pictures uint8[n, S, S] by their size S."""
 
 
-def chunks_of(plan: Plan) -> Iterator[tuple[Chunk, list[np.ndarray]]]:
-    """Read the units in order, and give each chunk with its pictures as they lie in the source."""
-    capacity = plan.capacity
-    for number, unit in plan.units.items():
+def chunks_of(job: ReadJob) -> Iterator[tuple[Chunk, list[np.ndarray]]]:
+    """Read the partitions in order; yield each chunk with its pictures as they lie in the source."""
+    capacity = job.capacity
+    for number, partition in job.partitions.items():
         digest = _Digest()
-        stream = unit.samples(digest)
+        stream = partition.samples(digest)
         items = reported = 0
         last = False
         while not last:
-            sizes = tuple(size for size, start in plan.starts.items() if start <= (number, items))
-            edges = [item for at, item in plan.starts.values() if at == number and item > items]
+            sizes = tuple(size for size, start in job.starts.items() if start <= (number, items))
+            edges = [item for start, item in job.starts.values() if start == number and item > items]
             edge = min(edges, default=sys.maxsize)
             pictures: list[np.ndarray] = []
             chars: list[str] = []
@@ -98,7 +108,7 @@ def chunks_of(plan: Plan) -> Iterator[tuple[Chunk, list[np.ndarray]]]:
                 items += 1
                 if isinstance(sample, Damage):
                     damage.append(sample.message)
-                elif plan.characters is not None and sample.char not in plan.characters:
+                elif job.characters is not None and sample.char not in job.characters:
                     left_out += 1
                 elif sizes:
                     pictures.append(sample.picture)
@@ -110,21 +120,21 @@ def chunks_of(plan: Plan) -> Iterator[tuple[Chunk, list[np.ndarray]]]:
                 if full or items == edge or time.monotonic() > until:
                     break
             if not sizes:
-                # All of this was packed before; only where the unit ends is still news.
+                # An earlier run has packed all of this; only where the partition ends is still news.
                 left_out, damage = 0, []
                 if not last:
                     continue
-            taken = (unit.size if last else min(digest.count, unit.size)) - reported
+            taken = (partition.size if last else min(digest.count, partition.size)) - reported
             reported += taken
-            whole = digest.sha.hexdigest()[:16] if last else ""
+            sha256 = short_digest(digest.sha)
             yield (
-                Chunk(number, items, last, sizes, "".join(chars), writers, origins, left_out, damage, taken, whole),
+                Chunk(number, items, last, sizes, "".join(chars), writers, origins, left_out, damage, taken, sha256),
                 pictures,
             )
 
 
 class _Digest:
-    """SHA-256 of a unit's bytes, and how many there were."""
+    """SHA-256 of a partition's bytes, and how many there were."""
 
     def __init__(self) -> None:
         self.sha, self.count = hashlib.sha256(), 0
@@ -135,17 +145,17 @@ class _Digest:
 
 
 def fit(chunk: Chunk, pictures: list[np.ndarray], squares: Squares) -> Squares:
-    """Fit a chunk's pictures into the first of `squares`, at the sizes asked for; return those filled."""
+    """Fit a chunk's pictures into the first of `squares` at the sizes that it needs; return those filled."""
     fitted = {size: squares[size][: len(pictures)] for size in chunk.sizes}
     if pictures:
         fit_squares(pictures, list(fitted.values()))
     return fitted
 
 
-def cut(memory: Any, plan: Plan, slot: int = 0) -> Squares:
+def cut(memory: Any, job: ReadJob, slot: int = 0) -> Squares:
     """Cut a slot of memory into squares uint8[capacity, S, S] of each size."""
-    capacity, start, squares = plan.capacity, slot * plan.capacity * plan.sample_bytes, {}
-    for size in plan.starts:
+    capacity, start, squares = job.capacity, slot * job.capacity * job.sample_bytes, {}
+    for size in job.starts:
         shape = (capacity, size, size)
         squares[size] = np.frombuffer(memory, np.uint8, capacity * size * size, start).reshape(shape)
         start += capacity * size * size

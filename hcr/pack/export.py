@@ -1,8 +1,8 @@
-"""A pack written out again in formats that other programs read: HDF5, numpy arrays, PNG folders, GNT (docs/formats.md).
+"""A pack in formats that other programs read: HDF5, numpy arrays, PNG folders, GNT (docs/formats.md).
 
-Blocks go out one by one, so memory stays flat, under a temporary name that is renamed at the end, so that an export is
-whole or absent. Pictures leave as they were packed; no format but HDF5 has room for all that a pack knows of a sample,
-so arrays and PNG folders come with a table.
+Blocks are written one by one, so memory stays flat. An export has a temporary name until it is complete, so it is
+whole or absent. Pictures are written as they are packed. Only HDF5 has room for all that a pack knows of a sample, so
+arrays and PNG folders come with a table.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hcr.corpus.hdf5 import load_h5py
 from hcr.errors import DataError, HcrError, UsageError
 from hcr.files import sync_folder
 from hcr.layout import find_pack, splits_of
-from hcr.pack.store import PackReader, open_pack
+from hcr.pack.store import PackReader, open_reader
 from hcr.preprocess.fit import PREPROCESSING
 from hcr.stop import Progress, silent
 
@@ -41,17 +41,17 @@ Step = Callable[[int], None]
 def export(pack: Path, out: Path, to: str, splits: Sequence[str] = (), progress: Progress = silent) -> dict[str, int]:
     """Write the named splits of a pack (none named: all) to `out`, as "hdf5", "npy", "png" or "gnt".
 
-    Gives the number of samples a split; `progress` counts them.
+    Returns the number of samples a split; `progress` counts them.
     Raises: UsageError where `out` exists or the pack lacks a split; DataError for damage in the pack and for what GNT
     cannot hold; HcrError where `out` cannot be written or h5py is missing.
     """
-    there = splits_of(find_pack(pack))
+    available = splits_of(find_pack(pack))
     for split in splits:
-        if split not in there:
-            raise UsageError(f"{pack}: no split {split!r}; it has {', '.join(there)}")
+        if split not in available:
+            raise UsageError(f"{pack}: no split {split!r}; it has {', '.join(available)}")
     if out.exists():
         raise UsageError(f"{out}: exists already; name another --out, or remove it")
-    readers = {split: open_pack(pack / f"{split}.lmdb") for split in there if split in splits or not splits}
+    readers = {split: open_reader(pack / f"{split}.lmdb") for split in available if split in splits or not splits}
     first = next(iter(readers.values()))
     for reader in readers.values():
         reader.charset.require_same(first.charset, str(reader.path), str(first.path))
@@ -75,7 +75,7 @@ def export(pack: Path, out: Path, to: str, splits: Sequence[str] = (), progress:
 
 
 def _to_hdf5(readers: Mapping[str, PackReader], out: Path, step: Step) -> None:
-    """Arrays are contiguous, not chunked or compressed: reading one picture costs one picture."""
+    """Write one HDF5 file. Its arrays are contiguous, not chunked or compressed: one picture costs one picture."""
     h5py = load_h5py()
     text = h5py.string_dtype()
     charset = next(iter(readers.values())).charset
@@ -100,7 +100,7 @@ def _to_hdf5(readers: Mapping[str, PackReader], out: Path, step: Step) -> None:
 
 
 class _Sink(FileIO):
-    """A file that takes what follows a failed write without complaint; `check` raises the failure.
+    """A file that keeps the failure of a write, ignores later writes, and raises the failure in `check`.
 
     HDF5 writes once more when it closes a file, and if that fails it cannot be closed at all.
     """
@@ -126,12 +126,13 @@ class _Sink(FileIO):
             return size or 0
 
     def check(self) -> None:
-        """Raise what went wrong so far."""
+        """Raise the failure, if there was one."""
         if self.failure is not None:
             raise self.failure
 
 
 def _to_npy(readers: Mapping[str, PackReader], out: Path, step: Step) -> None:
+    """Write a folder of arrays: of each split the pictures, the labels and a table."""
     out.mkdir()
     for split, reader in readers.items():
         reader.charset.write(out / "characters.txt")
@@ -146,7 +147,7 @@ def _to_npy(readers: Mapping[str, PackReader], out: Path, step: Step) -> None:
 
 
 def _to_png(readers: Mapping[str, PackReader], out: Path, step: Step) -> None:
-    """Folders are numbered, since some characters (/ and .) cannot name one; sorted, they count as the labels do."""
+    """Write class folders named by their labels, since some characters (/ and .) cannot name a folder."""
     out.mkdir()
     for split, reader in readers.items():
         # The tutorial's file of this name is a pickle of this protocol. Writing one is safe; reading is not.
@@ -162,6 +163,7 @@ def _to_png(readers: Mapping[str, PackReader], out: Path, step: Step) -> None:
 
 
 def _to_gnt(readers: Mapping[str, PackReader], out: Path, step: Step) -> None:
+    """Write a GNT file a writer, below a folder a split."""
     for split, reader in readers.items():
         for char in reader.charset.characters:
             encode_record(char, np.zeros((1, 1), np.uint8))
@@ -169,7 +171,7 @@ def _to_gnt(readers: Mapping[str, PackReader], out: Path, step: Step) -> None:
         (out / split).mkdir(parents=True)
         for start, block in _blocks(reader, step):
             labels, writers = (array[start : start + len(block)] for array in (reader.labels, reader.writers))
-            # Few runs, since a pack keeps the order of its sources; files by the hundred are not kept open.
+            # A pack keeps the order of its sources, so runs of one writer are long; no file stays open between them.
             for first, last in pairwise([0, *(np.flatnonzero(np.diff(writers)) + 1).tolist(), len(block)]):
                 with open(out / split / f"{names[writers[first]]}.gnt", "ab") as file:
                     for label, picture in zip(labels[first:last].tolist(), block[first:last], strict=True):
@@ -177,13 +179,14 @@ def _to_gnt(readers: Mapping[str, PackReader], out: Path, step: Step) -> None:
 
 
 def _file_name(writer: str, reader: PackReader) -> str:
+    """Return the name of a writer's GNT file. Raises: DataError where no file can have it."""
     if writer.startswith(".") or "/" in writer or "\\" in writer or "\0" in writer:
         raise DataError(f"{reader.path}: writer {writer!r} cannot name a GNT file; export to hdf5, npy or png instead")
     return writer or UNNAMED
 
 
 def _blocks(reader: PackReader, step: Step) -> Iterator[tuple[int, np.ndarray]]:
-    """Return each block's first index and its pictures uint8[n, S, S]."""
+    """Yield each block's first index and its pictures uint8[n, S, S]."""
     for number in range(reader.block_count):
         block = reader.block(number)
         yield number * reader.block_size, block
@@ -191,7 +194,7 @@ def _blocks(reader: PackReader, step: Step) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _write_table(reader: PackReader, path: Path) -> None:
-    """Write a line a sample in the pack's order; UTF-8 with a byte order mark, for Excel's sake."""
+    """Write a line a sample in the pack's order, as UTF-8 with a byte order mark, which Excel needs."""
     with open(path, "w", encoding="utf-8-sig", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["label", "char", "writer", "origin"])

@@ -4,25 +4,45 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from hcr.errors import DataError, UsageError
 from hcr.layout import find_pack, splits_of
-from hcr.pack.store import PackReader, open_pack
+from hcr.pack.store import PackMeta, PackReader, open_reader
 from hcr.pack.writer import digest_of
 from hcr.stop import Progress, silent
+from hcr.text import counted
 
 
-def info(pack: Path) -> dict[str, dict[str, Any]]:
-    """Tell for each split: samples, characters, writers, bytes, and its meta (docs/formats.md).
+class SplitInfo(TypedDict):
+    """What a split holds.
+
+    samples: their number.
+    characters: the number of its charset's characters.
+    occurring: the number of those that have a sample.
+    writers: the number of writers with a name.
+    bytes: of its file.
+    meta: see docs/formats.md.
+    """
+
+    samples: int
+    characters: int
+    occurring: int
+    writers: int
+    bytes: int
+    meta: PackMeta
+
+
+def info(pack: Path) -> dict[str, SplitInfo]:
+    """Return what each split of a pack holds.
 
     Raises: DataError where there is no pack, or a split is damaged.
     """
-    found = {}
+    found: dict[str, SplitInfo] = {}
     for split in splits_of(find_pack(pack)):
-        reader = open_pack(pack / f"{split}.lmdb")
+        reader = open_reader(pack / f"{split}.lmdb")
         found[split] = {
             "samples": len(reader),
             "characters": len(reader.charset),
@@ -37,14 +57,14 @@ def info(pack: Path) -> dict[str, dict[str, Any]]:
 def verify(pack: Path, progress: Progress = silent) -> list[str]:
     """Check every block's CRC32 and size, every label, writer and origin, and that the splits agree.
 
-    Gives one line for each thing that is wrong; `progress` counts blocks.
+    Returns one line for each thing that is wrong; `progress` counts blocks.
     Raises: DataError where there is no pack at all.
     """
     problems: list[str] = []
     digests: dict[str, str] = {}
     for split in splits_of(find_pack(pack)):
         try:
-            reader = open_pack(pack / f"{split}.lmdb")
+            reader = open_reader(pack / f"{split}.lmdb")
             digests[reader.charset.digest] = split
             problems += _problems(reader, progress)
         except DataError as error:
@@ -77,7 +97,7 @@ def _problems(reader: PackReader, progress: Progress) -> list[str]:
         progress(1, reader.block_count)
     recorded = sum(source["samples"] for source in reader.meta["sources"])
     if recorded != len(reader):
-        problems.append(f"{reader.path}: key meta: sources count {recorded} samples, expected {len(reader)}")
+        problems.append(f"{reader.path}: key meta: sources count {counted(recorded, 'sample')}, expected {len(reader)}")
     found = digest_of(checksums, reader.labels, reader.writers, reader.meta["characters"])
     if not problems and found != reader.digest:
         # Labels and writers have no checksum of their own.
@@ -95,7 +115,9 @@ def contact_sheet(
     available = splits_of(find_pack(pack))
     if split not in available:
         raise UsageError(f"{pack}: no split {split!r}; it has {', '.join(available)}")
-    reader = open_pack(pack / f"{split}.lmdb")
+    if char is not None and len(char) != 1:
+        raise UsageError(f"--char {char!r}: expected one character")
+    reader = open_reader(pack / f"{split}.lmdb")
     chosen = np.ones(len(reader), bool)
     if char is not None:
         chosen &= reader.labels == reader.charset.label(char)
@@ -118,5 +140,4 @@ def contact_sheet(
         row, column = divmod(place, columns)
         top, left = gap + row * (size + gap), gap + column * (size + gap)
         sheet[top : top + size, left : left + size] = picture
-
     return sheet

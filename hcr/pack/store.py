@@ -19,21 +19,74 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import lmdb
 import numpy as np
 
 from hcr.charset import Charset
 from hcr.errors import DataError, HcrError
-from hcr.preprocess.fit import PREPROCESSING
+from hcr.layout import no_pack, splits_of
+from hcr.preprocess.fit import PREPROCESSING, is_compatible
+from hcr.text import counted
 
 FORMAT = "hcr-pack"
 VERSION = 1
-BLOCK = 64
 _AGAIN = "delete the pack and make it again with hcr-data pack"
 # Address space that a transaction has for what it adds.
 _ROOM = 1 << 30
+
+
+class Source(TypedDict):
+    """One partition of the corpus, as the split's meta records it: docs/formats.md says what the keys mean."""
+
+    name: str
+    bytes: int
+    sha256: str
+    samples: int
+
+
+class PackSettings(TypedDict):
+    """What a second pack is compared by: the settings, and a digest of the names and sizes of all sources.
+
+    characters: digest of the charset to keep, or "all".
+    units: number of partitions of the corpus.
+    """
+
+    corpus: str
+    size: int
+    characters: str
+    fixed: bool
+    val: float
+    seed: int
+    skip_damaged: bool
+    units: int
+    names_and_sizes: str
+
+
+class PackContent(TypedDict):
+    """What the packer knows of a finished split: the part of its meta that `PackWriter.finish` is given."""
+
+    split: str
+    characters: str
+    charset_digest: str
+    writers: list[str]
+    validation: str
+    sources: list[Source]
+    settings: PackSettings
+    left_out: dict[str, int]
+
+
+class PackMeta(PackContent):
+    """The meta of a finished split: docs/formats.md says what the keys mean."""
+
+    format: str
+    version: int
+    size: int
+    count: int
+    block: int
+    digest: str
+    preprocessing: dict[str, object]
 
 
 class WriteError(HcrError):
@@ -43,7 +96,7 @@ class WriteError(HcrError):
 class WritableFile:
     """An LMDB file that is being written: one transaction, committed when told, and on disk then.
 
-    What is there already is kept. No lock file is used: whoever writes holds a lock of its own.
+    What the file holds already is kept. No lock file is used: whoever writes holds a lock of its own.
     Raises: DataError where the file is no whole LMDB file; WriteError where it cannot be written.
     """
 
@@ -76,10 +129,10 @@ class WritableFile:
             transaction.put(key, value)
 
     def delete(self, key: bytes) -> bool:
-        """Remove `key`; say whether it was there."""
+        """Remove `key`; return whether it existed."""
         with self._transacting() as transaction:
-            there: bool = transaction.delete(key)
-        return there
+            existed: bool = transaction.delete(key)
+        return existed
 
     @contextmanager
     def _transacting(self) -> Iterator[lmdb.Transaction]:
@@ -111,9 +164,11 @@ class WritableFile:
 
 
 class PackReader:
-    """Read one split; `open_pack` makes it.
+    """Read one split; `open_reader` makes it.
 
-    labels, writers: uint16[N]; meta: the JSON object; charset: the characters that labels stand for.
+    labels, writers: uint16[N].
+    meta: the JSON object.
+    charset: the characters that labels stand for.
     Raises: DataError where the file is no pack, is cut short, or is of a newer version.
     """
 
@@ -134,7 +189,7 @@ class PackReader:
             raise
 
     def _read_arrays(self) -> None:
-        self.meta: dict[str, Any] = self._read_meta()
+        self.meta = self._read_meta()
         self.size, self.block_size = int(self.meta["size"]), int(self.meta["block"])
         self.charset = Charset(self.meta["characters"])
         self.labels = self._array(b"labels")
@@ -143,19 +198,19 @@ class PackReader:
         # Not the views themselves: small objects that stay keep the allocator from reusing the room of batches.
         self._checked = bytearray(-(-len(self) // self.block_size))
 
-    def _read_meta(self) -> dict[str, Any]:
+    def _read_meta(self) -> PackMeta:
         raw = self._get(b"meta")
         try:
-            meta: dict[str, Any] = json.loads(bytes(raw)) if raw is not None else {}
+            found: Any = json.loads(bytes(raw)) if raw is not None else {}
         except ValueError as error:
             raise DataError(f"{self.path}: key meta is damaged ({error}); {_AGAIN}") from None
-        if meta.get("format") != FORMAT:
-            raise DataError(
-                f"{self.path}: key meta: expected format {FORMAT!r}, found {meta.get('format')!r}; {_AGAIN}"
-            )
+        kind = found.get("format") if isinstance(found, dict) else None
+        if kind != FORMAT:
+            raise DataError(f"{self.path}: key meta: expected format {FORMAT!r}, found {kind!r}; {_AGAIN}")
+        meta: PackMeta = found
         if meta["version"] != VERSION:
             raise DataError(f"{self.path}: pack version {meta['version']}, expected {VERSION}; {_AGAIN}")
-        if meta["preprocessing"] != PREPROCESSING:
+        if not is_compatible(meta["preprocessing"]):
             raise DataError(
                 f"{self.path}: pictures prepared by {meta['preprocessing']}, "
                 f"this program prepares by {PREPROCESSING}; {_AGAIN}"
@@ -222,7 +277,8 @@ class PackReader:
             expected = min(self.block_size, len(self) - number * self.block_size)
             if len(lines[number]) != expected:
                 raise DataError(
-                    f"{self.path}: key {origin_key(number).decode()}: {len(lines[number])} lines, expected {expected}"
+                    f"{self.path}: key {origin_key(number).decode()}: {counted(len(lines[number]), 'line')}, "
+                    f"expected {expected}"
                 )
         return [lines[index // self.block_size][index % self.block_size] for index in indices]
 
@@ -242,19 +298,20 @@ _open: dict[Path, tuple[tuple[int, int, int], PackReader]] = {}
 _owner = os.getpid()
 
 
-def open_pack(path: Path) -> PackReader:
-    """Open a split, or give the reader that this process already has: py-lmdb refuses to open a path twice.
+def open_reader(path: Path) -> PackReader:
+    """Open a split, or return the reader that this process already has: py-lmdb refuses to open a path twice.
 
-    A forked process gets readers of its own. A file that was replaced since is opened anew, and the old reader closed.
+    A forked process gets readers of its own. A file that was replaced since is opened again, and its old reader closed.
     Raises: DataError as `PackReader` does.
     """
     global _owner
     if _owner != os.getpid():
-        # Forked: the parent's environments are of no use here, and while they are open py-lmdb refuses to open anew.
+        # Forked: the parent's environments are of no use here, and while they are open py-lmdb refuses others.
         _owner = os.getpid()
         close_packs()
     if not path.is_file():
-        raise DataError(f"{path}: no such pack; make it with hcr-data pack")
+        splits = splits_of(path.parent)
+        raise DataError(f"{path}: no such split; there is {', '.join(splits)}") if splits else no_pack(path.parent)
     key, status = path.resolve(), path.stat()
     stamp = status.st_ino, status.st_size, status.st_mtime_ns
     if key in _open and _open[key][0] != stamp:
@@ -265,7 +322,7 @@ def open_pack(path: Path) -> PackReader:
 
 
 def close_packs() -> None:
-    """Close every reader that `open_pack` gave in this process."""
+    """Close every reader that `open_reader` returned in this process."""
     while _open:
         _open.popitem()[1][1].close()
 
@@ -279,10 +336,10 @@ def _check_length(env: lmdb.Environment, path: Path) -> None:
 
 
 def block_key(number: int) -> bytes:
-    """Name the value with block `number`."""
+    """Return the key of block `number`."""
     return b"block/%08d" % number
 
 
 def origin_key(number: int) -> bytes:
-    """Name the value with the origins of block `number`."""
+    """Return the key of the origins of block `number`."""
     return b"origin/%08d" % number

@@ -1,10 +1,11 @@
-"""One split of one pack, written block by block into a temporary file that can be gone on with.
+"""One split of one pack, written block by block into a temporary file that another run can resume.
 
-At every commit the unfinished block is written too, with all that the pack must remember, so that one transaction holds
-everything up to a place in the source. That costs one more block of writing a commit; room that it frees is used again.
+At every commit the unfinished block is written too, with all that the pack must remember. So one transaction holds
+everything up to a place in the source. That costs one more block of writing a commit; the room that it frees is used
+again.
 
 Keys beside the format's own, gone when the file is finished:
-    state            the packer's, as it gives it
+    state            the packer's, as it passes it in
     state/00000000 … of the block of that number: its CRC32, then uint16[n] characters' and uint16[n] writers' numbers
 """
 
@@ -15,21 +16,23 @@ import json
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from hcr.errors import DataError
-from hcr.pack.store import BLOCK, FORMAT, VERSION, WritableFile, block_key, origin_key
+from hcr.files import short_digest
+from hcr.pack.config import BLOCK
+from hcr.pack.store import FORMAT, VERSION, PackContent, PackMeta, WritableFile, block_key, origin_key
 from hcr.preprocess.fit import PREPROCESSING
 
 
 class PackWriter:
     """Write one split.
 
-    stored: the state of the last commit, None in a new file and in a finished one. meta: None until it is finished.
+    stored: the state of the last commit, None in a new file and in a finished one.
+    meta: None until the split is finished.
     Memory: one block of pictures, and what is not committed yet.
-    Raises: DataError where the file that is there is damaged, WriteError where it cannot be written.
+    Raises: DataError where the file exists and is damaged, WriteError where it cannot be written.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -42,7 +45,7 @@ class PackWriter:
         self._committed = 0
         self.stored = self._file.get(b"state")
         meta = self._file.get(b"meta")
-        self.meta: dict[str, Any] | None = None if meta is None else json.loads(meta)
+        self.meta: PackMeta | None = None if meta is None else json.loads(meta)
 
     @property
     def uncommitted(self) -> int:
@@ -50,7 +53,7 @@ class PackWriter:
         return (self.count - self._committed) * self.size * self.size
 
     def rewind(self, count: int) -> None:
-        """Go on after the first `count` samples, at least so many being there; what follows them is forgotten."""
+        """Keep the first `count` samples, of at least so many, and forget what follows them."""
         number, rest = divmod(count, BLOCK)
         self.count, self._committed, self._origins = count, count, []
         if rest:
@@ -71,17 +74,17 @@ class PackWriter:
         return value
 
     def add(self, squares: np.ndarray, numbers: np.ndarray, writers: np.ndarray, origins: list[str]) -> None:
-        """Append uint8[n, S, S], the numbers uint16[n] of their characters and writers, and where they came from."""
+        """Append squares uint8[n, S, S], the numbers uint16[n] of their characters and writers, and their origins."""
         done = 0
         while done < len(squares):
             start = self.count % BLOCK
-            some = min(BLOCK - start, len(squares) - done)
-            until = done + some
-            self._squares[start : start + some] = squares[done:until]
-            self._numbers[0, start : start + some] = numbers[done:until]
-            self._numbers[1, start : start + some] = writers[done:until]
+            until = min(done + BLOCK - start, len(squares))
+            stop = start + until - done
+            self._squares[start:stop] = squares[done:until]
+            self._numbers[0, start:stop] = numbers[done:until]
+            self._numbers[1, start:stop] = writers[done:until]
             self._origins += origins[done:until]
-            self.count, done = self.count + some, until
+            self.count, done = self.count + until - done, until
             if self.count % BLOCK == 0:
                 self._put_block(BLOCK, len(self._block) - 4)
                 self._origins = []
@@ -106,8 +109,11 @@ class PackWriter:
         self._file.commit()
         self._committed = self.count
 
-    def finish(self, labels: np.ndarray, meta: dict[str, Any]) -> None:
-        """Write the last block, labels, writers and `meta`, and forget the state; `labels` uint16: of each number."""
+    def finish(self, labels: np.ndarray, content: PackContent) -> None:
+        """Write the last block, labels, writers and meta, and forget the state.
+
+        labels: uint16, the label of each character's number.
+        """
         rest = self.count % BLOCK
         if rest:
             self._put_block(rest, rest * self.size * self.size)
@@ -122,16 +128,16 @@ class PackWriter:
         labels = labels[numbers].astype("<u2")
         self._file.put(b"labels", labels.tobytes())
         self._file.put(b"writers", writers.tobytes())
-        head = {
+        self.meta = {
             "format": FORMAT,
             "version": VERSION,
             "size": self.size,
             "count": self.count,
             "block": BLOCK,
-            "digest": digest_of(checksums, labels, writers, meta["characters"]),
+            "digest": digest_of(checksums, labels, writers, content["characters"]),
             "preprocessing": PREPROCESSING,
+            **content,
         }
-        self.meta = head | meta
         self._file.put(b"meta", json.dumps(self.meta, ensure_ascii=False).encode("utf-8", "replace"))
         self._file.commit()
 
@@ -141,12 +147,12 @@ class PackWriter:
 
 
 def digest_of(checksums: Iterable[bytes], labels: np.ndarray, writers: np.ndarray, characters: str) -> str:
-    """Return a pack's digest: of the blocks' CRC32s as stored, uint16[N] labels and writers, and characters."""
+    """Return a split's digest: of the blocks' CRC32s as stored, uint16[N] labels and writers, and characters."""
     digest = hashlib.sha256(b"".join(checksums))
     for values in (labels, writers):
         digest.update(values.astype("<u2").tobytes())
     digest.update(characters.encode())
-    return digest.hexdigest()[:16]
+    return short_digest(digest)
 
 
 def _state_key(number: int) -> bytes:

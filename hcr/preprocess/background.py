@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
 # Polarity and paper are looked for in averages of this size, where noise is gone and a stroke is a few pixels wide.
 COARSE = 64
 FINE = 128
+
+# A shadow is at least this share as light as the paper that lies in the light.
+SHADE = 0.3
 
 BOX = Image.Resampling.BOX
 BILINEAR = Image.Resampling.BILINEAR
@@ -32,7 +35,9 @@ def paper_is_dark(grey: np.ndarray) -> bool:
         # Most scans and drawings end here, before anything is resized.
         if long < 4 * short and 2 * counts[tone] > grey.size and 4 * (border == tone).sum() > 3 * border.size:
             return tone == 0
-    small = _coarse(grey, COARSE)
+    small = coarse(grey, COARSE)
+    if long < 4 * short and _half_in_shadow(small):
+        return False
     even = small - _surface(small)
     even -= np.median(even)
     usual = 6 * 1.4826 * np.median(np.abs(even)) + 8
@@ -57,8 +62,22 @@ def paper_is_dark(grey: np.ndarray) -> bool:
         if abs(middle - corners) > 0.3:
             return bool(middle < corners)
     flat = _spread(small[dark]) - _spread(small[~dark])
-    room = np.log(_largest_square(~dark) / _largest_square(dark))
+    room = np.log(largest_square(~dark) / largest_square(dark))
     return bool((0.5 - _border(dark).mean()) + (0.5 - corners) + room + 8 * flat / 255 < 0)
+
+
+def _half_in_shadow(small: np.ndarray) -> bool:
+    """Tell whether the darker of two tones is paper, too, in a hard shadow, with dark ink on it."""
+    dark, _ = _two_tones(small)
+    inner = small[dark & ~near(~dark, 2)]
+    return not dark.all() and inner.size > 0.1 * small.size and is_shade(inner, float(np.median(small[~dark])))
+
+
+def is_shade(tones: np.ndarray, paper: float) -> bool:
+    """Tell whether tones, uint8[N], are of shaded paper, as dark as shadows are and with strokes on it."""
+    middle = float(np.median(tones)) if tones.size else 0.0
+    strokes = tones < middle - max(0.25 * middle, 12)
+    return SHADE * paper < middle < 0.9 * paper and bool(0.005 < strokes.mean() < 0.3)
 
 
 def _border(picture: np.ndarray) -> np.ndarray:
@@ -69,7 +88,7 @@ def _ends(count: int) -> tuple[slice, slice]:
     return slice(None, count), slice(-count, None)
 
 
-def _coarse(grey: np.ndarray, longest: int) -> np.ndarray:
+def coarse(grey: np.ndarray, longest: int) -> np.ndarray:
     """Average uint8[H, W] down to at most `longest` pixels on the longer side."""
     high, wide = grey.shape
     scale = longest / max(high, wide)
@@ -87,11 +106,12 @@ def _surface(small: np.ndarray) -> np.ndarray:
     for _ in range(8):
         weighted = terms / (np.abs(tones - fitted) + 2)[:, None]
         fitted = terms @ np.linalg.lstsq(weighted.T @ terms, weighted.T @ tones, rcond=None)[0]
-    return fitted.reshape(small.shape)
+    surface: np.ndarray = fitted.reshape(small.shape)
+    return surface
 
 
 def _to_bytes(values: np.ndarray) -> np.ndarray:
-    return np.rint((values - values.min()) / max(1.0, np.ptp(values) / 255)).astype(np.uint8)
+    return np.asarray(np.rint((values - values.min()) / max(1.0, np.ptp(values) / 255)), np.uint8)
 
 
 def _two_tones(picture: np.ndarray) -> tuple[np.ndarray, float]:
@@ -120,7 +140,7 @@ def _spread(tones: np.ndarray) -> float:
     return float(np.abs(values - np.median(values)).mean())
 
 
-def _largest_square(mask: np.ndarray) -> int:
+def largest_square(mask: np.ndarray) -> int:
     """Return the side of the largest square of True."""
     side = 0
     while mask.any():
@@ -130,8 +150,11 @@ def _largest_square(mask: np.ndarray) -> int:
     return side
 
 
-def whiten(grey: np.ndarray) -> np.ndarray:
-    """Make the light paper of uint8[H, W] exactly 255 and leave the ink; without ink all is 255."""
+def flat_paper(grey: np.ndarray) -> np.ndarray | None:
+    """Make light flat paper of uint8[H, W] exactly 255 and leave the ink; None where the paper is not flat.
+
+    Without ink all is 255.
+    """
     counts = np.bincount(grey.ravel(), minlength=256)
     present = np.flatnonzero(counts)
     if present[-1] - present[0] < 16:
@@ -141,7 +164,7 @@ def whiten(grey: np.ndarray) -> np.ndarray:
     for paper in (int(present[-1]), threshold + 1 + int(counts[threshold + 1 :].argmax())):
         if counts[paper] * 500 >= grey.size and _is_flat(grey, paper, threshold):
             return np.rint(grey * np.float32(255 / paper)).clip(0, 255).astype(np.uint8) if paper < 255 else grey
-    return _divide_paper(grey)
+    return None
 
 
 def _is_flat(grey: np.ndarray, paper: int, threshold: int) -> bool:
@@ -150,67 +173,125 @@ def _is_flat(grey: np.ndarray, paper: int, threshold: int) -> bool:
     Of 10,608 scanned records one has more than 0 such pixels a pixel of ink beside `paper` (0.3, and only 44 in all);
     JPEG, even at quality 95, has at least 0.15.
     """
-    few = max(48, int(0.15 * (grey <= threshold).sum()))
-    other = grey != paper
-    stray = other & (grey > paper - 16) & ~_near(grey <= paper - 16, 1)
-    shade = other & ~_near(grey <= threshold, 3)
-    return bool(stray.sum() <= few and shade.sum() <= 5 * few)
+    dark, other = grey <= threshold, grey != paper
+    # In a picture of few pixels all is near the ink.
+    if paper < 255 and np.count_nonzero(~other) < 0.2 * np.count_nonzero(~dark):
+        return False
+    few = max(48, int(0.15 * np.count_nonzero(dark)))
+    soft = other & ~dark
+    # Soft edges of strokes count only where they are too many to be strays, which is seldom.
+    if np.count_nonzero(soft) <= few:
+        return True
+    stray = other & (grey > paper - 16)
+    if np.count_nonzero(stray) > few:
+        stray &= ~near(grey <= paper - 16, 1)
+        if np.count_nonzero(stray) > few:
+            return False
+    if np.count_nonzero(soft) > 5 * few:
+        soft &= ~near(dark, 3)
+    return bool(np.count_nonzero(soft) <= 5 * few)
 
 
-def _near(mask: np.ndarray, distance: int) -> np.ndarray:
-    """Tell which pixels have a True within a square of `distance` (at most 7) pixels."""
-    return np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).filter(ImageFilter.BoxBlur(distance))) > 0
+def stretched(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Bring bool[h, w] to another size."""
+    high, wide = shape
+    return np.asarray(Image.fromarray(mask).resize((wide, high), Image.Resampling.NEAREST))
 
 
-def _divide_paper(grey: np.ndarray) -> np.ndarray:
-    """Divide uneven paper out, then keep what is dark enough to be ink and its soft edges."""
+def near(mask: np.ndarray, distance: int) -> np.ndarray:
+    """Tell which pixels of bool[H, W] have a True within a square of `distance` pixels to each side."""
+    for axis in (0, 1):
+        done = 0
+        while done < distance:
+            step = min(distance - done, max(1, done))
+            wider = mask.copy()
+            to, back = (wider[step:], wider[:-step]) if axis == 0 else (wider[:, step:], wider[:, :-step])
+            to |= mask[:-step] if axis == 0 else mask[:, :-step]
+            back |= mask[step:] if axis == 0 else mask[:, step:]
+            mask, done = wider, done + step
+    return mask
+
+
+def paper_light(grey: np.ndarray, hidden: np.ndarray | None = None) -> np.ndarray:
+    """Estimate the light paper under the ink of uint8[H, W]: float32[H, W], its tone at each place.
+
+    hidden: bool[H, W], what is no paper at all.
+    """
     high, wide = grey.shape
-    longest = max(high, wide)
-    small = _coarse(grey, FINE)
+    small = coarse(grey, FINE)
+    if hidden is not None:
+        away = stretched(hidden, small.shape)
+        small = np.where(away, np.uint8(np.median(small[~away])), small) if not away.all() else small
     # A grey closing wider than any stroke shows the paper as it is under the ink. Plain, it follows the edge of a
     # shadow but is too light in a dark corner; on light divided by a surface it is the other way round. Neither is too
     # dark, so the darker one is right. The erosion keeps the edge of a shadow from looking like a stroke.
     window = max(3, max(small.shape) // 4) | 1
     surface = np.maximum(_surface(small), 16)
     paper = np.minimum(_closing(small, window), _closing(small / surface, window) * surface)
-    paper = _slide(paper, 5, np.min)
-    light = Image.fromarray(_slide(paper, 3, np.mean).astype(np.float32)).resize((wide, high), BILINEAR)
-    ratio = grey.astype(np.float32) / np.maximum(np.asarray(light), 1)
-    ratio /= np.median(ratio[ratio > 0.85]) if (ratio > 0.85).any() else 1
-    noise = 1.4826 * float(np.median(np.abs(ratio[ratio > 0.85] - 1)))
-    candidates = ratio[ratio < 1 - max(4 * noise, 0.1)]
-    if candidates.size < 6:
-        return np.full(grey.shape, 255, np.uint8)
-    contrast = 1 - float(np.percentile(candidates, 2))
-    # Averages of 3x3 keep single noisy pixels of a large picture from counting as ink.
-    soft = ratio if longest < 256 else _slide(ratio, 3, np.mean)
-    strong = _without_specks(soft < 1 - 0.4 * contrast)
-    cut = 1 - max(3 * noise, 0.08 * contrast)
-    ink = (ratio < cut) & _near(strong, max(2, longest // 256))
-    tones = (ratio - (1 - contrast)) * (255 / max(cut - (1 - contrast), 1e-3))
-    return np.where(ink, np.rint(tones).clip(0, 254), 255).astype(np.uint8)
+    # A finger's shadow is narrower than that window, but wider than a stroke, and lighter than the ink.
+    narrow = _closing(small, max(3, max(small.shape) // 10) | 1)
+    seen, left = small / np.maximum(paper, 1), narrow / np.maximum(paper, 1)
+    marks = seen[seen < 0.8]
+    if len(marks) and max(small.shape) > 90:
+        darkest = float(np.percentile(marks, 2))
+        shade = (left < 0.85) & (left > max(SHADE, darkest + 0.2))
+        paper = np.where(shade, narrow, paper)
+    paper = slide(paper, 3, np.min)
+    soft = Image.fromarray(slide(paper, 3, np.mean).astype(np.float32)).resize((wide, high), BILINEAR)
+    light: np.ndarray = np.maximum(np.asarray(soft), 1)
+    return light
 
 
-def _without_specks(strong: np.ndarray) -> np.ndarray:
+def without_specks(strong: np.ndarray) -> np.ndarray:
     """Drop connected patches with less than 1/200 of the ink: dust, and the stubs of ruled lines."""
-    mass = _coarse(strong.astype(np.uint8) * 255, COARSE).astype(np.float64)
-    labels = np.where(mass > 0, np.arange(1, mass.size + 1).reshape(mass.shape), 0)
-    while True:
-        spread = np.where(mass > 0, _slide(labels, 3, np.max), 0)
-        if (spread == labels).all():
-            break
-        labels = spread
+    mass = coarse(strong.astype(np.uint8) * 255, COARSE).astype(np.float64)
+    labels, _ = components(mass > 0)
     weights = np.bincount(labels.ravel(), mass.ravel())
     kept = (weights > mass.sum() / 200)[labels] & (mass > 0)
-    shape = strong.shape[::-1]
-    return strong & np.asarray(Image.fromarray(kept).resize(shape, Image.Resampling.NEAREST))
+    return np.asarray(strong & stretched(kept, strong.shape))
+
+
+def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """Label the 8-connected parts of bool[h, w]: int[h, w] from 1, 0 where False, and their number."""
+    high, wide = mask.shape
+    flat = np.zeros((high, wide + 2), np.int8)
+    flat[:, 1:-1] = mask
+    steps = np.diff(flat, axis=1)
+    rows, starts = np.nonzero(steps == 1)
+    ends = np.nonzero(steps == -1)[1]
+    parent = list(range(len(rows)))
+
+    def root(node: int) -> int:
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    first = np.searchsorted(rows, np.arange(high + 1)).tolist()
+    start_list, end_list = starts.tolist(), ends.tolist()
+    for row in range(1, high):
+        above, here = first[row - 1], first[row]
+        stop_above, stop = first[row], first[row + 1]
+        while above < stop_above and here < stop:
+            if end_list[above] >= start_list[here] and end_list[here] >= start_list[above]:
+                parent[root(above)] = root(here)
+            if end_list[above] < end_list[here]:
+                above += 1
+            else:
+                here += 1
+    roots = np.array([root(node) for node in range(len(rows))], np.int64)
+    _, numbers = np.unique(roots, return_inverse=True)
+    change = np.zeros((high, wide + 1), np.int64)
+    np.add.at(change, (rows, starts), numbers + 1)
+    np.add.at(change, (rows, ends), -(numbers + 1))
+    return np.cumsum(change, 1)[:, :-1], int(numbers.max()) + 1 if len(rows) else 0
 
 
 def _closing(picture: np.ndarray, window: int) -> np.ndarray:
-    return _slide(_slide(picture, window, np.max), window, np.min)
+    return slide(slide(picture, window, np.max), window, np.min)
 
 
-def _slide(picture: np.ndarray, window: int, reduce: Callable[..., np.ndarray]) -> np.ndarray:
+def slide(picture: np.ndarray, window: int, reduce: Callable[..., np.ndarray]) -> np.ndarray:
     """Reduce every window x window neighbourhood to one number, edges repeated."""
     padded = np.pad(picture, window // 2, mode="edge")
     across = reduce(np.lib.stride_tricks.sliding_window_view(padded, window, 1), -1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,10 +17,25 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, _imaging
 
 from hcr.errors import DataError
-from hcr.preprocess.background import paper_is_dark, whiten
+from hcr.preprocess.background import coarse, flat_paper, near, paper_is_dark, stretched
+from hcr.preprocess.ink import ink_on_paper, without_lines
+from hcr.preprocess.pieces import without_border_pieces, without_outsiders
+from hcr.preprocess.sheet import COARSE, peel, surround
 
-# Recorded in packs, checkpoints and exports: two artefacts meet only where this is equal.
+# Recorded in packs, checkpoints and exports: two artefacts meet only where this is the same, or compatible.
 PREPROCESSING: dict[str, object] = {
+    "version": 3,
+    "paper": 255,
+    "sheet": "bars along the sides, desk, frame off",
+    "lines": "off by colour, tone or place",
+    "apart": "specks and a neighbour's strokes off",
+    "margin": "size/16, rounded",
+    "shrink": "bilinear, antialiased",
+    "enlarge": "Lanczos, 3 lobes",
+}
+
+# What version 2 recorded. Clean pictures, as GNT records are, have the same bytes in both.
+_VERSION_2: dict[str, object] = {
     "version": 2,
     "paper": 255,
     "margin": "size/16, rounded",
@@ -29,19 +45,32 @@ PREPROCESSING: dict[str, object] = {
 
 # Photos are averaged down to this many pixels on the longer side: a character that fills a tenth of it still has 100.
 LONGEST = 1024
+# What has to be evened out is averaged further: that takes its time by the pixel.
+LONGEST_UNEVEN = 640
 
 
-def open_picture(source: Path | BinaryIO, name: str) -> Image.Image:
-    """Open and decode a picture, turned upright as its EXIF orientation says.
+def is_compatible(recorded: object) -> bool:
+    """Return whether packs and weights that record this preprocessing belong with this program's.
 
-    Raises: DataError naming `name` for what is missing, no picture, cut short, or larger than Pillow's safe size.
+    Those of version 2 do: nobody has to pack CASIA again, or train again on it.
+    """
+    return recorded in (PREPROCESSING, _VERSION_2)
+
+
+def open_picture(source: Path | BinaryIO | Image.Image, name: str) -> Image.Image:
+    """Return a picture, decoded and turned upright as its EXIF orientation says; an open one stays open.
+
+    Raises: DataError, with `name`, for what is missing, empty, no picture, cut short, or larger than Pillow's safe
+    size.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
+            with nullcontext(source) if isinstance(source, Image.Image) else Image.open(source) as image:
                 image.load()
+                if 0 in image.size:
+                    raise ValueError(f"{image.width} x {image.height} pixels")
                 return ImageOps.exif_transpose(image)
     except UnidentifiedImageError:
         raise DataError(f"{name}: not a picture in any known format") from None
@@ -57,21 +86,67 @@ def open_picture(source: Path | BinaryIO, name: str) -> Image.Image:
 def to_paper(image: Image.Image) -> np.ndarray:
     """Turn a picture of any mode and polarity into uint8[H, W]: paper exactly 255, ink darker.
 
-    A picture on flat paper of 255 or 0 keeps every byte (inverted for 0); any other has its paper evened out and its
-    noise cut. Pictures longer than 1024 pixels come out smaller; a picture without ink comes out all 255.
+    A picture on flat paper of 255 or 0 keeps every byte (inverted for 0) but for what is no character: a frame, a bar
+    along a side, printed lines, a neighbour's stroke, specks. Any other has its paper evened out and its noise cut.
+    Large pictures come out smaller; a picture without ink comes out all 255.
     """
-    grey, alpha = _grey_and_alpha(image)
+    return readings(image)[0]
+
+
+def readings(image: Image.Image) -> list[np.ndarray]:
+    """Return what `to_paper` gives, the likeliest first, and other readings where the picture has several."""
+    colour, grey, alpha = _channels(image)
     if alpha is None:
-        return whiten(255 - grey if paper_is_dark(grey) else grey)
+        return _on_paper(grey, colour)
     shown = alpha >= 128
     if not shown.any():
-        return np.full(grey.shape, 255, np.uint8)
+        return [np.full(grey.shape, 255, np.uint8)]
     if _is_card(grey, shown):
         rows, columns = (np.flatnonzero(shown.any(axis)) for axis in (1, 0))
         inside = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-        return whiten(_over_white(255 - grey if paper_is_dark(grey[inside]) else grey, alpha))
+        return _on_paper(_over_white(255 - grey if paper_is_dark(grey[inside]) else grey, alpha), None)
     # Ink on nothing: light ink would vanish on white paper, so then its opacity is the ink.
-    return _over_white(grey, alpha) if np.median(grey[shown]) < 160 else 255 - alpha
+    return [_over_white(grey, alpha) if np.median(grey[shown]) < 160 else 255 - alpha]
+
+
+def _on_paper(grey: np.ndarray, colour: Image.Image | None) -> list[np.ndarray]:
+    """Find the character in opaque uint8[H, W]; `colour` is the same picture in RGB, where it has colours."""
+    sheet = peel(grey)
+    if sheet is not None:
+        grey = grey[sheet]
+    dark = paper_is_dark(grey)
+    paper = flat_paper(255 - grey if dark else grey)
+    if paper is not None:
+        rgb = _pixels(colour, sheet) if colour is not None and not dark else None
+        return [without_outsiders(found) for found in without_lines(paper, rgb)]
+    # From here on a picture takes a hundred times as long.
+    rgb = _pixels(colour, sheet) if colour is not None else None
+    factor = -(-max(grey.shape) // LONGEST_UNEVEN)
+    if factor > 1:
+        grey = np.asarray(Image.fromarray(grey).reduce(factor))
+        rgb = None if rgb is None else np.asarray(Image.fromarray(rgb).reduce(factor))
+    hidden = surround(coarse(grey, COARSE))
+    if hidden is not None:
+        hidden = stretched(near(hidden, 1), grey.shape)
+        rows, columns = (np.flatnonzero((~hidden).any(axis)) for axis in (1, 0))
+        box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+        grey, rgb, hidden = grey[box], None if rgb is None else rgb[box], hidden[box]
+        dark = paper_is_dark(np.where(hidden, np.uint8(np.median(grey[~hidden])), grey))
+    if dark:
+        grey, rgb = 255 - grey, None
+    found = [without_outsiders(paper) for paper in ink_on_paper(grey, rgb, hidden)]
+    other = without_border_pieces(found[-1])
+    return found if other is None else [*found, other]
+
+
+def _pixels(colour: Image.Image, box: tuple[slice, slice] | None) -> np.ndarray:
+    pixels: np.ndarray = np.asarray(colour)
+    return pixels if box is None else pixels[box]
+
+
+def candidate_squares(image: Image.Image, size: int) -> list[np.ndarray]:
+    """Return the squares uint8[size, size] of a picture's readings, the likeliest first: one, or up to four."""
+    return [fit_square(paper, size) for paper in readings(image)]
 
 
 def fit_square(picture: np.ndarray, size: int) -> np.ndarray:
@@ -81,7 +156,8 @@ def fit_square(picture: np.ndarray, size: int) -> np.ndarray:
     """
     squares = np.empty((1, size, size), np.uint8)
     fit_squares([picture], [squares])
-    return squares[0]
+    square: np.ndarray = squares[0]
+    return square
 
 
 def fit_squares(pictures: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> None:
@@ -123,23 +199,31 @@ def _shared(grey: np.ndarray) -> Any:
     return _imaging.map_buffer(grey, grey.shape[::-1], "raw", 0, ("L", 0, 1))
 
 
-def _grey_and_alpha(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return luminance uint8[H, W], and opacity uint8[H, W] where any pixel is not opaque; at most LONGEST long."""
+def _channels(image: Image.Image) -> tuple[Image.Image | None, np.ndarray, np.ndarray | None]:
+    """Return a picture in RGB where it has colours, luminance uint8[H, W], and opacity where any pixel is not opaque.
+
+    Opacity is uint8[H, W]. All are at most LONGEST long.
+    """
+    colour = None
     if image.mode.startswith(("I", "F")):
         image = Image.fromarray(_eight_bits(np.asarray(image)))
     elif image.mode in ("LAB", "HSV"):
         image = image.getchannel({"LAB": 0, "HSV": 2}[image.mode])
     elif image.has_transparency_data:
         image = image.convert("RGBA").convert("LA") if image.mode != "LA" else image
-    elif image.mode != "L":
-        image = image.convert("RGB").convert("L") if image.mode == "P" else image.convert("L")
+    elif image.mode not in ("1", "L"):
+        colour = image if image.mode == "RGB" else image.convert("RGB")
+        image = colour.convert("L") if image.mode == "P" else image.convert("L")
+    elif image.mode == "1":
+        image = image.convert("L")
     factor = -(-max(image.size) // LONGEST)
     if factor > 1:
         image = image.reduce(factor)
+        colour = colour.reduce(factor) if colour else None
     if image.mode != "LA":
-        return np.asarray(image), None
+        return colour, np.asarray(image), None
     grey, alpha = (np.asarray(channel) for channel in image.split())
-    return grey, None if alpha.min() == 255 else alpha
+    return None, grey, None if alpha.min() == 255 else alpha
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""The copybook: all characters of a charset, with their running forms, as flat tensors on a device.
+"""The copybook: all characters of a charset, with their running forms, as flat tensors.
 
-What the hand copies from. A stroke is cut into rows of four steps, a long piece into more rows than a short one, but
-not in proportion to its length: as a hand takes hardly longer for a long stroke than for a short one, the steps are its
-clock. All rows of all alternatives of a character stand together, so that drawing is: take the rows, keep the chosen.
-The price is memory, about 8 KB a character, and half a millisecond of making for each.
+What drawn writers copy from. A stroke is cut into rows of four steps, a long piece into more rows than a short one, but
+not in proportion to its length: a hand takes hardly longer for a long stroke than for a short one, and the steps are
+its clock. All rows of all alternatives of a character stand together, so that drawing takes the rows and keeps the
+chosen ones. The price is memory, about 20 KB a character, and two milliseconds of making for each.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hcr.synth.cursive import around, knots_of, sheltered, sites_of, with_running_forms
-from hcr.synth.fonts.glyphs import Forms
+from hcr.synth.fonts.glyphs import Forms, processes_for
 from hcr.synth.fonts.registration import fits, proportions
 from hcr.synth.skeleton import (
     BENT,
@@ -33,17 +33,17 @@ from hcr.synth.skeleton import (
     without_false_hooks,
 )
 from hcr.synth.strokes import StrokeTable
-from hcr.workers import crew
+from hcr.workers import worker_pool
 
 STEPS = 4
 """Steps of a row: it has STEPS + 1 points, the last of which is the first of the next row of its stroke."""
 
 _ROW = 0.13  # a piece of this length is one row, one of four times it two, of nine times it three
 _MOST_ROWS = 3
-_ALWAYS = 1000.0  # a liking below which everything lies, however little a hand likes running forms
+_ALWAYS = 1000.0  # a liking below which everything lies, however little a writer likes running forms
 
 FREE, HOOK, SWEEP, SPOT = range(4)
-"""What a hand may shorten: nothing here, the hook, the stroke that falls right, the dot."""
+"""What a writer may shorten: nothing here, the hook, the stroke that falls right, the dot."""
 
 NUMBERS = ("place", "half", "part", "site", "rule", "kind", "cut", "opens", "ends", "back", "ahead")
 """Columns of Copybook.numbers."""
@@ -55,7 +55,7 @@ class Shape(NamedTuple):
     """Where rows lie; R rows, float32, x right and y down in the unit box.
 
     points: [R, STEPS + 1, 2]. chord: [R, 4], where the piece between two corners begins and ends. anchor: [R, 2], what
-    the row shrinks towards where the hand shortens it. middle: [R, 6], of the stroke, of its part, of its half of the
+    the row shrinks towards where the writer shortens it. middle: [R, 6], of the stroke, of its part, of its half of the
     character. apart: [R, 4], how far the stroke's start and its end are from what they touch. printed: [R, 1], what is
     left of the printed hand's proportions, 0-1.
     """
@@ -99,6 +99,10 @@ class Copybook(NamedTuple):
     touched: Tensor
     host_rows: Tensor
 
+    def to(self, device: torch.device) -> Copybook:
+        """Return the same on a device."""
+        return Copybook(*(tensor.to(device) for tensor in self))._replace(host_rows=self.host_rows)
+
     def shaped(self, row: Tensor, models: Tensor, shares: Tensor) -> Shape:
         """Return the shape of rows int64[N], in the manner of a mixture of K fonts.
 
@@ -115,48 +119,46 @@ class Copybook(NamedTuple):
 
 
 def make_copybook(
-    characters: str,
-    device: str | torch.device = "cpu",
-    forms: Forms | None = None,
-    medians: Sequence[Sequence[np.ndarray]] | None = None,
+    characters: str, forms: Forms | None = None, medians: Sequence[Sequence[np.ndarray]] | None = None
 ) -> Copybook:
-    """Make the copybook of `characters`, label order, with the manners of the fonts whose `forms` of them these are.
+    """Return the copybook of `characters`, label order, in memory.
 
-    medians: the centre lines of each character's strokes, in order, instead of the stroke table's; they are written as
-    they are, without running forms of parts. Raises: DataError for a character without strokes.
+    forms: of these characters in fonts, whose manners the copybook then has. medians: the centre lines of each
+    character's strokes, in order, in the place of the stroke table's. They are written without running forms of parts.
+    Raises: DataError for a character without strokes.
     """
-    with crew(len(forms.host_rows) if forms else 0) as each:
+    with worker_pool(processes_for(len(forms.host_rows)) if forms else 1) as mapped:
         given = medians is not None
         if medians is None:
             table = StrokeTable.load()
             medians = [table.medians(char) for char in characters]
         plain = iter(strokes_of([line for lines in medians for line in lines]))
-        own = [without_false_hooks(list(islice(plain, len(lines)))) for lines in medians]
-        fonts = fits(own, forms, each) if forms else []
-        sites = [[] if given else sites_of(strokes) for strokes in own]
+        printed = [without_false_hooks(list(islice(plain, len(lines)))) for lines in medians]
+        fonts = fits(printed, forms, mapped) if forms else []
+        sites = [[] if given else sites_of(strokes) for strokes in printed]
         new = iter(strokes_through([knots for found in sites for knots in knots_of(found)]))
-        written = [with_running_forms(strokes, found, new) for strokes, found in zip(own, sites, strict=True)]
-        moves = proportions(own, written, fonts, each) if forms else iter(())
+        written = [with_running_forms(strokes, found, new) for strokes, found in zip(printed, sites, strict=True)]
+        moves = proportions(printed, written, fonts, mapped) if forms else iter(())
         parts = []
-        for strokes, found, all_strokes in zip(own, sites, written, strict=True):
-            of = parts_of(strokes, around(strokes, found))
-            parts += [of[stroke.place] for stroke in all_strokes]
+        for strokes, found, all_strokes in zip(printed, sites, written, strict=True):
+            numbered = parts_of(strokes, around(strokes, found))
+            parts += [numbered[stroke.place] for stroke in all_strokes]
         owner = np.repeat(np.arange(len(written)), [len(strokes) for strokes in written])
         flat = [stroke for strokes in written for stroke in strokes]
-        shelter = np.concatenate([sheltered(strokes, lines) for strokes, lines in zip(own, written, strict=True)])
-        return _laid_out(characters, flat, shelter, moves, np.array(parts), owner, torch.device(device))
+        shelter = np.concatenate([sheltered(strokes, lines) for strokes, lines in zip(printed, written, strict=True)])
+        return _laid_out(characters, flat, shelter, moves, np.array(parts), owner)
 
 
 class _Rows(NamedTuple):
     """How Q lines are cut into R rows, by way of P pieces between corners.
 
-    of: int[R], the line of each row; at: float[R, STEPS + 1], where in it the row's points are. piece: int[R].
+    line: int[R], the line of each row; at: float[R, STEPS + 1], where in it the row's points are. piece: int[R].
     stroke, begin, end: int[P], the line of each piece and the positions between which it lies.
     opened, ended: int[Q], the first and the last row of each line.
     span: float[R, 2], as in the copybook.
     """
 
-    of: np.ndarray
+    line: np.ndarray
     at: np.ndarray
     piece: np.ndarray
     stroke: np.ndarray
@@ -178,10 +180,10 @@ def _cut(strokes: Sequence[Stroke], lines: np.ndarray) -> _Rows:
     piece = np.repeat(np.arange(len(stroke)), rows)
     within = np.arange(len(piece)) - (np.cumsum(rows) - rows)[piece]
     along = (within[:, None] + np.linspace(0, 1, STEPS + 1)) / rows[piece, None]
-    of = stroke[piece]
-    opens = np.diff(of, prepend=-1) != 0
+    line = stroke[piece]
+    opens = np.diff(line, prepend=-1) != 0
     return _Rows(
-        of,
+        line,
         begin[piece, None] + along * (end - begin)[piece, None],
         piece,
         stroke,
@@ -200,75 +202,74 @@ def _laid_out(
     moves: Iterator[np.ndarray],
     parts: np.ndarray,
     owner: np.ndarray,
-    device: torch.device,
 ) -> Copybook:
     lines = np.stack([stroke.line for stroke in strokes])
     rows = _cut(strokes, lines)
-    of, opened, ended = rows.of, rows.opened, rows.ended
-    points = interpolate(lines, of[:, None], rows.at)
+    line, opened, ended = rows.line, rows.opened, rows.ended
+    points = interpolate(lines, line[:, None], rows.at)
     bounds = np.searchsorted(owner, np.arange(len(characters) + 1))
     touched = contacts(strokes, points, bounds, opened, ended)
     # Of each stroke, the rows that its start and its end touch, and the points in them.
-    there = opened[bounds[owner]][:, None] + touched[:, ::2], touched[:, 1::2]
+    touched_points = opened[bounds[owner]][:, None] + touched[:, ::2], touched[:, 1::2]
 
     kinds = np.array([each.kind for each in strokes])
     hooked = np.array([each.hooked for each in strokes])
-    hook = hooked[of] & (np.append(rows.stroke[1:] != rows.stroke[:-1], True))[rows.piece]
-    to_piece = (hook | (kinds[of] == BENT))[:, None]
+    hook = hooked[line] & (np.append(rows.stroke[1:] != rows.stroke[:-1], True))[rows.piece]
+    to_piece = (hook | (kinds[line] == BENT))[:, None]
 
     def shape_of(lines: np.ndarray, printed: np.ndarray) -> np.ndarray:
-        points = interpolate(lines, of[:, None], rows.at)
+        points = interpolate(lines, line[:, None], rows.at)
         a, b = (lines[rows.stroke, ends][rows.piece] for ends in (rows.begin, rows.end))
-        anchor = np.where(to_piece, a, lines[of, 0])
+        anchor = np.where(to_piece, a, lines[line, 0])
         middle = lines.mean(1)
         middles = [middle, *(_middles(middle, owner * 64 + parts[:, column]) for column in (1, 0))]
-        here = np.stack([points[opened, 0], points[ended, -1]], 1)
-        apart = np.where((touched[:, ::2] >= 0)[:, :, None], here - points[there], 0).reshape(-1, 4)
-        flat = points.reshape(len(of), -1)
-        columns = flat, a, b, anchor, np.concatenate(middles, 1)[of], apart[of], printed[of, None]
+        tips = np.stack([points[opened, 0], points[ended, -1]], 1)
+        apart = np.where((touched[:, ::2] >= 0)[:, :, None], tips - points[touched_points], 0).reshape(-1, 4)
+        flat = points.reshape(len(line), -1)
+        columns = flat, a, b, anchor, np.concatenate(middles, 1)[line], apart[line], printed[line, None]
         return np.concatenate(columns, 1).astype(np.float32)
 
     shape = shape_of(lines, np.ones(len(lines)))
     manners = [(shape_of(lines + move, np.where(move.any((1, 2)), 0, 1)) - shape).astype(np.float16) for move in moves]
-    place = np.arange(len(of))
+    place = np.arange(len(line))
     numbers = np.stack(
         [
-            np.array([each.place for each in strokes])[of],
-            parts[of, 0],
-            parts[of, 1],
-            np.array([each.site for each in strokes])[of],
-            np.array([each.rule for each in strokes])[of],
-            kinds[of],
-            np.select([hook, kinds[of] == NA, kinds[of] == DOT], [HOOK, SWEEP, SPOT], FREE),
-            place == opened[of],
-            place == ended[of],
-            place - opened[of],
-            ended[of] - place,
+            np.array([each.place for each in strokes])[line],
+            parts[line, 0],
+            parts[line, 1],
+            np.array([each.site for each in strokes])[line],
+            np.array([each.rule for each in strokes])[line],
+            kinds[line],
+            np.select([hook, kinds[line] == NA, kinds[line] == DOT], [HOOK, SWEEP, SPOT], FREE),
+            place == opened[line],
+            place == ended[line],
+            place - opened[line],
+            ended[line] - place,
         ],
         1,
     )
-    chosen = np.array([(each.low, min(each.high, _ALWAYS), each.tie) for each in strokes])[of]
-    count = np.bincount(owner[of], minlength=len(characters))
+    chosen = np.array([(each.low, min(each.high, _ALWAYS), each.tie) for each in strokes])[line]
+    count = np.bincount(owner[line], minlength=len(characters))
 
     def floats(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values.astype(np.float32)).to(device)
+        return torch.from_numpy(values.astype(np.float32))
 
     def integers(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values.astype(np.int64)).to(device)
+        return torch.from_numpy(values.astype(np.int64))
 
     return Copybook(
         integers(np.array([ord(char) for char in characters])),
         integers(np.cumsum(count) - count),
         integers(count),
         floats(shape),
-        torch.from_numpy(np.stack(manners) if manners else np.empty((0, *shape.shape), np.float16)).to(device),
-        floats(interpolate(overhangs(strokes, lines, bounds), of[:, None], rows.at)),
-        floats(interpolate(shelter, of[:, None], rows.at)),
+        torch.from_numpy(np.stack(manners) if manners else np.empty((0, *shape.shape), np.float16)),
+        floats(interpolate(overhangs(strokes, lines, bounds), line[:, None], rows.at)),
+        floats(interpolate(shelter, line[:, None], rows.at)),
         floats(rows.span),
         floats(chosen),
         integers(numbers),
-        integers(touched[of]),
-        torch.from_numpy(count.astype(np.int64)),
+        integers(touched[line]),
+        integers(count),
     )
 
 

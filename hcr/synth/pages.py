@@ -25,7 +25,7 @@ from hcr.synth.rng import growth, keyed, turning, uniform
 from hcr.synth.ruling import PAPERS, lines, rule
 from hcr.synth.running import forms
 from hcr.synth.style import Manner, WriterStyles
-from hcr.synth.trajectory import Path
+from hcr.synth.trajectory import Trajectory
 
 PAGES_VERSION = 1
 """Grows whenever the same arguments of `draw_crops` give other pictures."""
@@ -83,14 +83,14 @@ def common_labels(labels: Tensor, samples: Tensor, seed: int, characters: str) -
 
 
 def draw_crops(
-    pen: Generator, labels: Tensor, writers: Tensor, numbers: Tensor, samples: Tensor, *, seed: int, size: int
+    generator: Generator, labels: Tensor, writers: Tensor, numbers: Tensor, samples: Tensor, *, seed: int, size: int
 ) -> Tensor:
     """Draw each label on a page and cut it out: uint8[B, 1, size, size], 255 = paper, as prediction would see it.
 
     labels, writers, numbers: as `Generator.draw` takes them. samples: int64[B] in memory, what else is random follows.
     """
-    out = torch.empty(len(labels), size, size, dtype=torch.uint8, device=pen.device)
-    for chosen, crops, kept, strict in capture_pages(pen, labels, writers, numbers, samples, seed=seed):
+    out = torch.empty(len(labels), size, size, dtype=torch.uint8, device=generator.device)
+    for chosen, crops, kept, strict in capture_pages(generator, labels, writers, numbers, samples, seed=seed):
         out[chosen] = fit_crops(crops, size, kept, strict)
     return out[:, None]
 
@@ -110,7 +110,7 @@ def _choice(chance: Tensor, shares: Sequence[float]) -> Tensor:
 
 
 def capture_pages(
-    pen: Generator, labels: Tensor, writers: Tensor, numbers: Tensor, samples: Tensor, *, seed: int
+    generator: Generator, labels: Tensor, writers: Tensor, numbers: Tensor, samples: Tensor, *, seed: int
 ) -> Iterator[tuple[Tensor, Crops, Tensor, Tensor]]:
     """See the pages with cameras, those of one size together: which they are, int64[b], and what `fit_crops` takes."""
     key = _key(samples, seed)
@@ -121,11 +121,11 @@ def capture_pages(
         for chosen in members.split(max(1, (1 << 19) // side**2)):
             if len(chosen):
                 parts = (each.index_select(0, chosen) for each in (labels, writers, numbers, key, paper))
-                yield chosen.to(pen.device), *_capture(pen, *parts, seed=seed, side=side)
+                yield chosen.to(generator.device), *_capture(generator, *parts, seed=seed, side=side)
 
 
 def _capture(
-    pen: Generator,
+    generator: Generator,
     labels: Tensor,
     writers: Tensor,
     numbers: Tensor,
@@ -137,11 +137,11 @@ def _capture(
 ) -> tuple[Crops, Tensor, Tensor]:
     """See pages with a camera of `side` pixels, and cut out the character in the middle."""
     count = len(labels)
-    chance = Chance(key.to(pen.device))
+    chance = Chance(key.to(generator.device))
     upright = chance.happens(0.15)
     pitch = growth(chance.bell(0.02, 0.09)) * chance.between(0.92, 1.12)
     apart = chance.between(1.05, 1.7)
-    kind = paper.to(pen.device)
+    kind = paper.to(generator.device)
     ruling = rule(chance, kind, pitch, apart, upright)
     celled = (ruling.pitch_u > 0.85) & (ruling.dark_u > 0) & (kind != list(PAPERS).index("form"))
     pitch = torch.where(celled, ruling.pitch_u, pitch)
@@ -156,12 +156,12 @@ def _capture(
     hurry = torch.where(chance.happens(0.4), chance.between(0, 0.35), 0.0)
     manner = Manner(hurry, chance.bell(0.08, 0.05), chance.between(-0.3, 0.9))
     quick = uniform(keyed(key, 3), 1)[:, 0] < QUICK
-    path, hands = pen.write(labels, writers, numbers, seed=seed, manner=manner, quick=quick)
+    trajectory, styles = generator.write(labels, writers, numbers, seed=seed, manner=manner, quick=quick)
     # Who writes small has the same pens.
     wider = growth(chance.bell(0.22 - side / 400, 0.18)).clamp(0.7, 1.7)
-    path = path._replace(width=path.width * wider.index_select(0, path.picture))
-    points = _laid(path.points - 0.5, lie, path.picture)
-    low, high = _bounds(points, 0.5 * path.width[:, None], path.picture, count)
+    trajectory = trajectory._replace(width=trajectory.width * wider.index_select(0, trajectory.picture))
+    points = _laid(trajectory.points - 0.5, lie, trajectory.picture)
+    low, high = _bounds(points, 0.5 * trajectory.width[:, None], trajectory.picture, count)
     extent = (high - low).amax(1)
     box = _cut(chance, low, high, extent)
 
@@ -171,30 +171,30 @@ def _capture(
     stray = torch.stack([chance.between(-2, 2), chance.between(-2, 2)], 1)
     origin = side / 2 + stray - 0.5 * (box[:, :2] + box[:, 2:]) * scale[:, None]
 
-    paths = [(path, points)]
+    trajectories = [(trajectory, points)]
     # The neighbours that the crop can reach: before, after, in the line above or below.
     step = torch.where(upright, apart, pitch), torch.where(upright, pitch, apart)
-    there, offsets = [], torch.zeros(4, count, 2, device=points.device)
+    reached, offsets = [], torch.zeros(4, count, 2, device=points.device)
     for number, (axis, sign) in enumerate(((0, -1), (0, 1), (1, -1), (1, 1))):
         reach = sign * box[:, axis + (2 if sign > 0 else 0)] + 0.6 + 3 / scale
-        there.append((reach > step[axis]) & chance.happens(0.8))
+        reached.append((reach > step[axis]) & chance.happens(0.8))
         offsets[number, :, axis] = sign * step[axis]
-    side_of, page = torch.stack(there).nonzero().unbind(1)
+    side_of, page = torch.stack(reached).nonzero().unbind(1)
     if len(page):
         on_host, host = side_of.cpu(), page.cpu()
-        names = (uniform(keyed(key, torch.arange(10, 14)[:, None]), 1)[..., 0] * pen.classes).long()
-        other, _ = pen.write(
+        names = (uniform(keyed(key, torch.arange(10, 14)[:, None]), 1)[..., 0] * generator.classes).long()
+        other, _ = generator.write(
             names[on_host, host], writers[host], numbers[host], seed=seed, manner=manner.taken(page), quick=quick[host]
         )
         owner = page.index_select(0, other.picture)
         offset = offsets[side_of, page].index_select(0, other.picture)
         moved = _laid(other.points - 0.5 + offset, lie, owner)
-        paths.append((other._replace(picture=owner, width=other.width * wider.index_select(0, owner)), moved))
-    ink = _inked(paths, origin, scale, hands, side)
+        trajectories.append((other._replace(picture=owner, width=other.width * wider.index_select(0, owner)), moved))
+    ink = _inked(trajectories, origin, scale, styles, side)
 
     across, down = _places(lie, origin, scale, side)
     light = blank_paper(chance, side, count) * (1 - lines(ruling, across, down, 1 / scale))
-    flow = 1 - chance.between(0, 0.5).square()[:, None, None] * uneven(key.to(pen.device), 21, side, 6).abs()
+    flow = 1 - chance.between(0, 0.5).square()[:, None, None] * uneven(key.to(generator.device), 21, side, 6).abs()
     strength = torch.where(chance.happens(0.1), chance.between(0.3, 0.55), chance.between(0.55, 0.98))
     light = light * (1 - strength[:, None, None] * flow * ink)
     light = lit(chance, light, across, down, box, lie)
@@ -246,26 +246,30 @@ def _bounds(points: Tensor, reach: Tensor, picture: Tensor, count: int) -> tuple
     return -most[:, :2], most[:, 2:]
 
 
-def _inked(paths: list[tuple[Path, Tensor]], origin: Tensor, scale: Tensor, hands: WriterStyles, side: int) -> Tensor:
+def _inked(
+    trajectories: list[tuple[Trajectory, Tensor]], origin: Tensor, scale: Tensor, styles: WriterStyles, side: int
+) -> Tensor:
     """Let the pens write: float32[B, side, side], the share of light that the ink takes, 0-1."""
     columns: list[list[Tensor]] = [[], [], [], [], [], []]
     ahead = 0
-    for path, points in paths:
-        size = scale.index_select(0, path.picture)
-        x, y = (points * size[:, None] + origin.index_select(0, path.picture)).unbind(1)
-        width = path.width * size
+    for trajectory, points in trajectories:
+        size = scale.index_select(0, trajectory.picture)
+        x, y = (points * size[:, None] + origin.index_select(0, trajectory.picture)).unbind(1)
+        width = trajectory.width * size
         # What is out of sight is not drawn.
         seen = (x > -width) & (x < side + width) & (y > -width) & (y < side + width)
         index = seen.nonzero().squeeze(1)
         gap = torch.ones_like(index, dtype=torch.bool)
-        gap[1:] = (index[1:] != index[:-1] + 1) | (path.path[index[1:]] != path.path[index[:-1]])
+        gap[1:] = (index[1:] != index[:-1] + 1) | (trajectory.path[index[1:]] != trajectory.path[index[:-1]])
         number = gap.cumsum(0) + ahead
         for column, values in zip(
-            columns, (x[index], y[index], width[index], path.ink[index], number, path.picture[index]), strict=True
+            columns,
+            (x[index], y[index], width[index], trajectory.ink[index], number, trajectory.picture[index]),
+            strict=True,
         ):
             column.append(values)
         ahead += len(index) + 1
     x, y, width, ink, number, picture = (torch.cat(column) for column in columns)
     # Ink spreads on paper, not on the camera's pixels: the fewer there are, the less of them.
-    grey = render(x, y, width, ink, number, picture, hands.grain, hands.spot, hands.soft * (side / 112), size=side)
+    grey = render(x, y, width, ink, number, picture, styles.grain, styles.spot, styles.soft * (side / 112), size=side)
     return (255 - grey.float()) * (1 / 255)

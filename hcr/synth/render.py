@@ -1,10 +1,10 @@
-"""The renderer: paths of a pen to grey pictures, on any device.
+"""The renderer: trajectories to grey pictures, on any device.
 
-Last of the pen's rooms. A line is cut into samples less than a pixel apart, along it and across it, and each sample
-lays its share of ink on the four pixels around it, so that what a pixel gets is the area of it that is covered: no
-distances, no windows, about 5,000 additions a picture. Ink is added up in integers, which makes the sum the same in
-any order: a picture depends neither on its batch mates nor on the threads of a GPU. The price is that a pen much wider
-than the curve it turns in leaves its outer edge lighter.
+Last in the way of a drawn character. A line is cut into samples less than a pixel apart, along it and across it. Each
+sample lays its share of ink on the four pixels around it, so that a pixel gets as much as is covered of it: about 5,000
+additions a picture, no distances, no windows. Ink is added up in integers, whose sum is the same in any order: a
+picture depends neither on the others of its batch nor on the order of threads. The price is that a pen much wider than
+the curve it turns in leaves its outer edge lighter.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def render(
     count, stride = len(grain), size + 2  # a border of one pixel takes what falls outside
     # The fullest character of GB2312 takes three quarters of that a picture, and one picture of it more.
     room = count * (size * size * 3 // 8 + 256) + 4096
-    x, y, weight, of, meant = _samples(x, y, width, ink, path, picture, room)
+    x, y, weight, owner, valid = _samples(x, y, width, ink, path, picture, room)
     x, y = (axis.add_(0.5).clamp_(0, size + 0.999) for axis in (x, y))
     column, row = x.int(), y.int()
     places = count * stride * stride
-    at = spread((of * stride + row) * stride + column, meant, places - stride - 1)
+    place = spread((owner * stride + row) * stride + column, valid, places - stride - 1)
     right, lower = x.sub_(column), y.sub_(row)
-    paper = (row * _SHEET + column).add_(spot.int().index_select(0, of)).bitwise_and_(_SHEET * _SHEET - 1)
-    weight.mul_(_sheet(x.device).index_select(0, paper).mul_(grain.index_select(0, of)).add_(1))
+    paper = (row * _SHEET + column).add_(spot.int().index_select(0, owner)).bitwise_and_(_SHEET * _SHEET - 1)
+    weight.mul_(_sheet(x.device).index_select(0, paper).mul_(grain.index_select(0, owner)).add_(1))
     right_half = weight * right
     left_half = weight - right_half
     lower_right, lower_left = right_half * lower, left_half * lower
@@ -72,7 +72,7 @@ def render(
         (stride, lower_left),
         (stride + 1, lower_right),
     ):
-        laid[offset:].index_add_(0, at, share.int())
+        laid[offset:].index_add_(0, place, share.int())
     laid = laid.view(count, stride, stride)
     level = laid[:, :, :-2] + 2 * laid[:, :, 1:-1] + laid[:, :, 2:]
     blurred = level[:, :-2] + 2 * level[:, 1:-1] + level[:, 2:]
@@ -84,10 +84,10 @@ def render(
 def _samples(
     x: Tensor, y: Tensor, width: Tensor, ink: Tensor, path: Tensor, picture: Tensor, room: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Spread samples over the area of the lines: x, y, weight in fixed-point steps, picture, whether it is meant.
+    """Spread samples over the area of the lines: x, y, weight in fixed-point steps, picture, whether it is valid.
 
     The samples of a segment are a grid, `along` by `across`; width and ink are those of its middle. On a CPU there are
-    as many as are needed, on a GPU `room`, those left over without weight and not meant.
+    as many as are needed, on a GPU `room`, those left over without weight and not valid.
     """
     step_x, step_y = x[1:] - x[:-1], y[1:] - y[:-1]
     long = length(step_x, step_y)
@@ -105,21 +105,21 @@ def _samples(
     corner_y = y[:-1] + 0.5 * forward_y - back * aside_y
     weight = strength * breadth * long / number * _FIXED
 
-    segment, within, meant = owners((number * (path[1:] == path[:-1])).int(), room)
+    segment, within, valid = owners((number * (path[1:] == path[:-1])).int(), room)
     lanes = across.index_select(0, segment)
     row = ((within + 0.5) / lanes).floor_()
     lane = within - row * lanes
 
-    def at(corner: Tensor, forward: Tensor, aside: Tensor) -> Tensor:
-        origin, on, off = (each.index_select(0, segment) for each in (corner, forward, aside))
-        return origin.add_(on.mul_(row)).add_(off.mul_(lane))
+    def position(corner: Tensor, forward: Tensor, aside: Tensor) -> Tensor:
+        origin, step, shift = (each.index_select(0, segment) for each in (corner, forward, aside))
+        return origin.add_(step.mul_(row)).add_(shift.mul_(lane))
 
     return (
-        at(corner_x, forward_x, aside_x),
-        at(corner_y, forward_y, aside_y),
-        weight.index_select(0, segment).mul_(meant),
+        position(corner_x, forward_x, aside_x),
+        position(corner_y, forward_y, aside_y),
+        weight.index_select(0, segment).mul_(valid),
         picture[:-1].int().index_select(0, segment),
-        meant,
+        valid,
     )
 
 

@@ -2,8 +2,8 @@
 
 是, 的 or 我 have running forms that everybody knows, and that are not what joining and shortening their strokes leads
 to. They stand in running.txt, a form a line: the character, then the lines of a pen, stroke by stroke, in hundredths of
-the box, x to the right and y down. A form is written in the hand's own manner, like any other character. The forms were
-drawn up for this project from what is common in running script, not from anybody's handwriting.
+the box, x right and y down. Each writer writes a form in his own style, like any other character. The forms were drawn
+up for this project from what is common in running script, not from anybody's handwriting.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from hcr.synth.copybook import make_copybook
 from hcr.synth.rng import keyed, uniform
 from hcr.synth.style import Manner, WriterStyles
-from hcr.synth.trajectory import Path, write
+from hcr.synth.trajectory import Trajectory, write
 
 
 @cache
@@ -45,15 +45,17 @@ class RunningForms:
         self._device = device
         if entries:
             named = "".join(characters[label] for label, _ in entries)
-            self._book = make_copybook(named, device, medians=[form for _, form in entries])
+            self._book = make_copybook(named, medians=[form for _, form in entries]).to(device)
 
     def write(
         self, labels: Tensor, writers: Tensor, numbers: Tensor, *, seed: int, manner: Manner
-    ) -> tuple[Path, WriterStyles]:
-        """Write each of labels int64[B], all of which have forms, in one that the writer likes. All in memory."""
+    ) -> tuple[Trajectory, WriterStyles]:
+        """Return trajectories and styles of labels int64[B], each in a form that its writer likes. All have forms."""
         liking = uniform(keyed(seed, writers, labels, numbers // 4), 1)[:, 0]
         entries = self._first[labels] + (liking * self.count[labels]).long()
         rows = int(self._book.host_rows[entries].sum())
-        there = [each.to(self._device, non_blocking=True) for each in (labels, writers, numbers, entries)]
-        hands = WriterStyles(seed, there[1], self._codes[there[0]], there[2], manner)
-        return write(self._book, there[3], rows, hands), hands
+        device_labels, device_writers, device_numbers, device_entries = (
+            each.to(self._device, non_blocking=True) for each in (labels, writers, numbers, entries)
+        )
+        styles = WriterStyles(seed, device_writers, self._codes[device_labels], device_numbers, manner)
+        return write(self._book, device_entries, rows, styles), styles

@@ -1,8 +1,11 @@
-"""Centre lines made ready to be written: evenly cut, freed of their serifs, split at their corners, named by direction.
+"""The strokes of characters, from their medians: what each is, and what they have to do with each other.
 
-Between the stroke table and the rules of running script. All strokes of a charset go through here at once: 3,755
-characters take a second. The medians are those of a printed book hand, so the small bends with which its strokes set in
-and end, which no ballpoint makes, are cut off here.
+Between the stroke table and the rules of running script. Medians are cut evenly, freed of serifs, split at corners and
+named by direction. The medians are those of a printed book hand: the small bends with which its strokes set in and end,
+which no ballpoint makes, are cut off here. All strokes of a charset are treated at once.
+
+Of a character then follow its parts, the ends that stick out beyond the rest (`overhangs`), and which strokes touch
+(`contacts`). The last two look for the nearest points of other strokes, coarsely: a character has some two hundred.
 """
 
 from __future__ import annotations
@@ -28,6 +31,10 @@ _HOOK_TURN = np.radians(82)
 _HOOK = 0.2
 _SHORT = 0.2
 _MET = 0.11  # sides of the box: a box is closed where its strokes come this near
+_COARSE = 4  # every so many points of a line are looked at
+_NEAR = 0.06  # sides of the box: closer strokes hold each other
+_TOUCH = 0.08
+_BASE = 0.15  # from the lowest ink
 _OVERLAP = 0.095  # by how much two parts may reach into each other: 宀 and what stands below it, 钅 and its neighbour
 
 
@@ -96,9 +103,9 @@ def strokes_of(lines: Sequence[np.ndarray]) -> list[Stroke]:
 
 
 def strokes_through(lines: Sequence[np.ndarray]) -> list[Stroke]:
-    """Do the same for lines that the rules of running script made: where they have few knots, those are the corners.
+    """Return the strokes of lines that the rules of running script made; a line of few knots has its corners there.
 
-    Such a line has no hook: its end is as needed as the rest.
+    Such a line has no hook: its end is needed as much as the rest.
     """
     if not lines:
         return []
@@ -141,21 +148,23 @@ def _turns(cut: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     back = cut - cut[rows, np.maximum(places - window[:, None], 0)]
     ahead = cut[rows, np.minimum(places + window[:, None], CUTS - 1)] - cut
     across = back[..., 0] * ahead[..., 1] - back[..., 1] * ahead[..., 0]
-    return np.abs(np.arctan2(across, (back * ahead).sum(-1))), window
+    angle: np.ndarray = np.abs(np.arctan2(across, (back * ahead).sum(-1)))
+    return angle, window
 
 
 def _corners(cut: np.ndarray, length: np.ndarray) -> np.ndarray:
     """Mark the corners: bool[Q, CUTS], where a line turns sharply and more than anywhere near."""
     turn, window = _turns(cut, length)
     inner = (np.arange(CUTS) >= 2) & (np.arange(CUTS) < CUTS - 2)
-    corner = (turn > _CORNER) & inner & (length > 0.1)[:, None]
+    corner: np.ndarray = (turn > _CORNER) & inner & (length > 0.1)[:, None]
     place = np.arange(CUTS)
     for line in np.flatnonzero(corner.any(1)):
         found = np.flatnonzero(corner[line])
         near = np.abs(found[:, None] - place) <= 1.3 * window[line]
-        ahead = place > found[:, None]
-        mine, other = turn[line, found][:, None], turn[line]
-        corner[line, found] = (~near | (mine > other) | (ahead & (mine == other)) | (place == found[:, None])).all(1)
+        later = place > found[:, None]
+        turned, others = turn[line, found][:, None], turn[line]
+        sharpest = ~near | (turned > others) | (later & (turned == others)) | (place == found[:, None])
+        corner[line, found] = sharpest.all(1)
     return corner
 
 
@@ -269,17 +278,6 @@ def _parts(boxes: np.ndarray) -> list[int]:
     return first + [part + first[-1] + 1 for part in second]
 
 
-# What strokes have to do with each other: where one sticks out beyond the rest, and where one touches another.
-#
-# Between the skeletons and the copybook. Both look for the nearest points of other strokes, coarsely: a character has
-# some two hundred.
-#
-_COARSE = 4  # every so many points of a line are looked at
-_NEAR = 0.06  # sides of the box: closer strokes hold each other
-_TOUCH = 0.08
-_BASE = 0.15  # from the lowest ink
-
-
 def overhangs(strokes: Sequence[Stroke], lines: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     """Return by how much the points of lines, float[Q, CUTS, 2], move when what sticks out is halved.
 
@@ -330,10 +328,10 @@ def contacts(
         of_point = np.repeat(numbers, (ended - opened + 1)[first:end] * (last + 1))
         for place in range(first, end):
             stroke = strokes[place]
-            for column, here in ((0, points[opened[place], 0]), (2, points[ended[place], last])):
+            for column, tip in ((0, points[opened[place], 0]), (2, points[ended[place], last])):
                 if column == 2 and stroke.hooked:
                     continue
-                gap = np.maximum(np.abs(across - here[0]), np.abs(down - here[1])) + (of_point >= stroke.place)
+                gap = np.maximum(np.abs(across - tip[0]), np.abs(down - tip[1])) + (of_point >= stroke.place)
                 nearest = int(gap.argmin())
                 if gap[nearest] < _TOUCH:
                     touched[place, column : column + 2] = divmod(nearest, last + 1)

@@ -1,8 +1,8 @@
 """The strokes of 9,574 characters: the centre line of each, in writing order.
 
-The hand bends these lines and the renderer inks them. The table travels inside the package, so that drawing needs no
-download; for that each point is rounded to a grid of 256 and simplified by at most 6/1024 of the box, less than a pen's
-width: 0.86 MB instead of the 30 MB of the JSON files.
+Writers' styles bend these lines and the renderer inks them. The table travels inside the package, so that drawing
+needs no download. For that each point is rounded to a grid of 256 and each line simplified by at most 6/1024 of the
+box, less than a pen's width: 0.86 MB instead of the 30 MB of the JSON files.
 
 The file, little-endian:
 
@@ -32,6 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from hcr.errors import DataError
+from hcr.text import counted
 
 HEADER = struct.Struct("<8sHIIIIH")
 MAGIC = b"HCRSTROK"
@@ -67,7 +68,7 @@ class StrokeTable:
         self._first_point = np.concatenate([[0], np.cumsum(per_stroke, dtype=np.int64)])
         if self._first_stroke[-1] != strokes or self._first_point[-1] != points:
             raise DataError(
-                f"{path}: its characters and strokes add up to {self._first_stroke[-1]} strokes and "
+                f"{path}: its characters and strokes add up to {counted(self._first_stroke[-1], 'stroke')} and "
                 f"{self._first_point[-1]} points, expected {strokes} and {points}; {_REMEDY}"
             )
         self._points = np.stack([np.cumsum(dx, dtype=np.uint8), np.cumsum(dy, dtype=np.uint8)], 1)
@@ -90,7 +91,8 @@ class StrokeTable:
         index = self._index.get(char)
         if index is None:
             raise DataError(
-                f"no strokes for {char!r} (U+{ord(char):04X}), only for {len(self.characters)} other characters; "
+                f"no strokes for {char!r} (U+{ord(char):04X}), only for "
+                f"{counted(len(self.characters), 'other character')}; "
                 "leave it out of the charset"
             )
         first, last = self._first_stroke[index : index + 2]

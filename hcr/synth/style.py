@@ -1,9 +1,9 @@
 """The habits of drawn writers, as tensors: one value a picture.
 
-Between the random numbers and the writing. A writer is a function of (seed, writer) alone and is never stored: 40
-numbers are quicker made than looked up. Fast hands join, round, shorten and like running forms, each to its own degree;
-that they go together is what makes a page look like one person's. The ranges were set by looking at pages of real
-handwriting beside drawn ones, and by what a network that learnt from them could read (docs/benchmarks.md).
+Between the random numbers and the writing. A writer is a function of (seed, writer) and is never stored: 40 numbers are
+quicker made than looked up. Fast writers join, round, shorten and like running forms, each to a degree of his own. That
+these go together is what makes a page look like one person's. The ranges were set by looking at pages of real
+handwriting beside drawn ones, and by what a network that learnt from them could read (docs/lab-notes.md).
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hcr.synth.cursive.rules import RULES
 from hcr.synth.rng import growth, keyed, normals, uniforms
 
 _NORMALS = 40
 _UNIFORMS = 24
 KINDS = 7
-RULES = 32  # at least as many as there are rules of running script
 _OF_WRITER, _OF_PICTURE = 1, 2
 
 
 class Manner(NamedTuple):
-    """How hands write other than usual, float32[B] each.
+    """How B pictures are written other than usual, float32[B] each.
 
     hurry: 0-1, how much of what they lack of the greatest speed. longer: log, by how much strokes are longer. tail: how
     many of the strokes that are not joined end in the way towards the next one, 0-1.
@@ -42,7 +42,10 @@ class Manner(NamedTuple):
 
 
 class WriterStyles:
-    """What is known of the hands of B pictures. All float32[B] if nothing else is said; lengths in sides of the box."""
+    """The styles in which B pictures are written.
+
+    All float32[B] where no other shape is said; lengths in sides of the box.
+    """
 
     def __init__(
         self, seed: int, writers: Tensor, codes: Tensor, numbers: Tensor, manner: Manner | None = None
@@ -57,7 +60,7 @@ class WriterStyles:
         keys = torch.stack([writer, of_writer[:, 1], of_picture[:, 0]], 1)
         habits, of_kind, moods = normals(keys, (_NORMALS, 3 * KINDS, 20))
         keys = torch.stack([of_writer[:, 0], of_writer[:, 2], of_picture[:, 1]], 1)
-        always, likings, chances = uniforms(keys, (_UNIFORMS, RULES, 2))
+        always, likings, chances = uniforms(keys, (_UNIFORMS, len(RULES), 2))
         habit, fixed, mood = habits.unbind(1), always.unbind(1), moods.unbind(1)
 
         speed = (fixed[0] * (0.4 + 0.6 * fixed[1]) + 0.06 * mood[0]).clamp(0, 1)
@@ -108,12 +111,13 @@ class WriterStyles:
         self.fluency = (1.15 * speed + 0.12 * habit[15]).clamp(0, 1)  # of ties
         self.running = (1.05 * speed + 0.22 * habit[16] + 0.05).clamp(0.02, 1)  # of running forms
         self.smooth = 0.15 + 1.5 * speed * (0.15 + 0.85 * fixed[3])  # steps of the pen's clock
-        # Which of the forms: float32[B, RULES], uniform, kept over characters.
+        # Which of the forms, a number for each rule: float32[B, len(RULES)], uniform, kept over characters. A further
+        # rule changes no number of the others.
         self.liking = likings
 
-        # Generator and paper.
+        # Pen and paper.
         self.link_pressure = 1 - (0.75 - 0.65 * fixed[4]) * (1 - 0.7 * speed)
-        # One hand in twelve has a hairline, one in twelve a marker.
+        # One writer in twelve has a hairline, one in twelve a marker.
         pens = torch.where(fixed[12] < 1 / 12, 0.45, torch.where(fixed[12] < 1 / 6, 1.7, 1.0))
         self.width = (0.043 * pens * growth(0.28 * habit[17] + 0.08 * mood[10])).clamp(0.012, 0.11)
         self.soft = 0.2 + 0.6 * fixed[11]  # how far ink and scanner spread a pixel's ink to those around, 0-1
@@ -128,14 +132,14 @@ class WriterStyles:
         self.spot = (chances[:, 0] * 2**24).long() * 64
 
     def part(self, first: int, last: int) -> WriterStyles:
-        """Return the hands of the pictures from `first` up to `last`."""
+        """Return the styles of the pictures from `first` up to `last`."""
         part = copy(self)
         part.__dict__ = {name: values[first:last] for name, values in vars(self).items()}
         return part
 
     @staticmethod
     def joined(parts: Sequence[WriterStyles], index: Tensor) -> WriterStyles:
-        """Return the hands of several batches, one after the other, then those at int64[N] in that order."""
+        """Return the styles at `index`, int64[N], of several batches one after the other."""
         whole = copy(parts[0])
         whole.__dict__ = {
             name: torch.cat([vars(part)[name] for part in parts]).index_select(0, index) for name in vars(parts[0])

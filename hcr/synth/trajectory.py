@@ -1,11 +1,11 @@
-"""From rows of the copybook to the path that one person's pen takes.
+"""From rows of the copybook to the trajectory of one writer's pen.
 
-Between the copybook and the renderer, all in tensor operations, for a whole batch, nothing a picture of its own. A
-character's halves, parts and strokes are moved, scaled and turned about their middles; the pen then joins strokes,
-and, being a thing with mass, cuts the corners of the whole path: a low-pass filter over its clock, not over its length,
-so that small components become small loops and not blots. Last the page is slanted and warped.
+Between the copybook and the renderer. All is tensor operations over a whole batch. A character's halves, parts and
+strokes are moved, scaled and turned about their middles. Then strokes are joined. A pen has mass, so it cuts the
+corners of the whole path: a low-pass filter over time, not over length, which makes small components small loops
+instead of blots. Last the page is slanted and warped.
 
-Rows and points that a GPU has room for but that nobody writes are marked so (`ragged.py`).
+On a GPU there is room for more rows and points than are written; what is left over is marked (`ragged.py`).
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _FARTHEST = 2.4  # standard deviations: half the length
 _KEEPS = 0.75  # how often a writer writes a component his usual way
 
 
-class Path(NamedTuple):
-    """What the pens of a batch do, flat: N points of B pictures.
+class Trajectory(NamedTuple):
+    """The paths of the pens of a batch, flat: N points of B pictures.
 
     points: float32[N, 2] in the unit box, x right and y down; it may stick out by a few tenths.
     width: float32[N], full width of the line in sides of the box. ink: float32[N], 0-1.
     path: int64[N], ascending; points of one path, and only those, are joined by a line.
-    picture: int64[N], ascending, the picture of each point. meant: bool[N], False for what a GPU has left over.
+    picture: int64[N], ascending, the picture of each point. valid: bool[N], False for what a GPU has left over.
     """
 
     points: Tensor
@@ -43,51 +43,55 @@ class Path(NamedTuple):
     ink: Tensor
     path: Tensor
     picture: Tensor
-    meant: Tensor
+    valid: Tensor
 
 
-def write(book: Copybook, labels: Tensor, rows: int, hands: WriterStyles) -> Path:
-    """Write the characters `labels`, int64[B] on the book's device, in these hands; `rows` is what they have in all."""
-    counts = book.rows[labels]
+def write(copybook: Copybook, labels: Tensor, rows: int, styles: WriterStyles) -> Trajectory:
+    """Return the trajectories of B characters.
+
+    labels: int64[B], on the copybook's device. rows: how many rows of the copybook these characters have in all.
+    styles: of the B pictures.
+    """
+    counts = copybook.rows[labels]
     picture = torch.repeat_interleave(torch.arange(len(labels), device=labels.device), counts, output_size=rows)
     begin = (counts.cumsum(0) - counts)[picture]
-    row = torch.arange(rows, device=labels.device) - begin + book.first[labels][picture]
+    row = torch.arange(rows, device=labels.device) - begin + copybook.first[labels][picture]
 
-    numbers = book.numbers.index_select(0, row)
-    chosen = book.chosen.index_select(0, row)
+    numbers = copybook.numbers.index_select(0, row)
+    chosen = copybook.chosen.index_select(0, row)
     site, rule = numbers[:, NUMBERS.index("site")], numbers[:, NUMBERS.index("rule")]
-    own = uniform(keyed(hands.key[picture], site, site * 0 + 1), 2)
-    liking = torch.where(own[:, 0] < _KEEPS, hands.liking[picture, rule], own[:, 1])
-    running = hands.running[picture]
+    site_chance = uniform(keyed(styles.key[picture], site, site * 0 + 1), 2)
+    liking = torch.where(site_chance[:, 0] < _KEEPS, styles.liking[picture, rule], site_chance[:, 1])
+    running = styles.running[picture]
     index, written = kept((liking >= chosen[:, 0] * running) & (liking < chosen[:, 1] * running))
-    # Where in the kept rows each row went, so that strokes find those that they touch.
-    went = torch.full((rows + 1,), -1, device=labels.device)
-    went.scatter_(0, torch.where(written, index, rows), torch.arange(len(index), device=labels.device))
+    # The place of each row among the kept ones, by which strokes find those that they touch.
+    kept_place = torch.full((rows + 1,), -1, device=labels.device)
+    kept_place.scatter_(0, torch.where(written, index, rows), torch.arange(len(index), device=labels.device))
     row, picture, numbers, chosen, begin = (each[index] for each in (row, picture, numbers, chosen, begin))
     columns = dict(zip(NUMBERS, numbers.unbind(1), strict=True))
 
     salts = columns["place"] + 16, columns["half"] + (1 << 10), columns["part"] + (1 << 11)
-    keys = keyed(hands.key[picture, None], torch.stack(salts, 1))
+    keys = keyed(styles.key[picture, None], torch.stack(salts, 1))
     noise, of_half, of_part = normals(keys, (8, 4, 4))
     chance, side = uniform(keyed(keys[:, 0], 2), 2).unbind(1)
-    shape = book.shaped(row, hands.models[picture], hands.likeness[picture])
-    points = _bent(book, row, shape, picture, columns, hands, (noise, of_half, of_part), side < 0.5)
-    touched = book.touched[row]
-    place_of = torch.where(touched[:, ::2] >= 0, went[begin[:, None] + touched[:, ::2].clamp(min=0)], -1)
-    points = points + _touching(shape, place_of, touched[:, 1::2], columns, points) * hands.tight[picture, None, None]
-    width = hands.width[picture] * growth(hands.width_spread[picture] * noise[:, 5])
-    ink = hands.ink[picture] * (1 - (hands.ink_spread[picture] * noise[:, 6]).abs()).clamp(min=0.4)
+    shape = copybook.shaped(row, styles.models[picture], styles.likeness[picture])
+    points = _bent(copybook, row, shape, picture, columns, styles, (noise, of_half, of_part), side < 0.5)
+    touched = copybook.touched[row]
+    place_of = torch.where(touched[:, ::2] >= 0, kept_place[begin[:, None] + touched[:, ::2].clamp(min=0)], -1)
+    points = points + _touching(shape, place_of, touched[:, 1::2], columns, points) * styles.tight[picture, None, None]
+    width = styles.width[picture] * growth(styles.width_spread[picture] * noise[:, 5])
+    ink = styles.ink[picture] * (1 - (styles.ink_spread[picture] * noise[:, 6]).abs()).clamp(min=0.4)
 
     # The way to the next stroke.
     following = torch.cat([points[1:, 0], points[-1:, -1]])
     gap = following - points[:, -1]
     same = torch.cat([(picture[1:] == picture[:-1]) & written[1:], written.new_zeros(1)])
     within = torch.cat([columns["part"][1:] == columns["part"][:-1], same[-1:]])
-    near = decay(((length(gap[:, 0], gap[:, 1]) - hands.leap[picture]) * 4).clamp(min=0)) * torch.where(
+    near = decay(((length(gap[:, 0], gap[:, 1]) - styles.leap[picture]) * 4).clamp(min=0)) * torch.where(
         within, 1.0, 0.7
     )
-    likely = hands.join[picture] * near
-    likely = likely + (1 - likely) * chosen[:, 2].clamp(max=1) * hands.fluency[picture]
+    likely = styles.join[picture] * near
+    likely = likely + (1 - likely) * chosen[:, 2].clamp(max=1) * styles.fluency[picture]
     ends = (columns["ends"] == 1) | ~same
     joined = ends & same & ((chance < likely) | (chosen[:, 2] > 1))
 
@@ -96,32 +100,32 @@ def write(book: Copybook, labels: Tensor, rows: int, hands: WriterStyles) -> Pat
     slots = torch.cat([points, links], 1)
     inside = written.new_ones(len(row), STEPS)
     # A pen that leaves the paper on its way to the next stroke leaves a tail: a quarter or half of the way.
-    leaves = ends & same & (side < hands.tail[picture])
-    half_way = leaves & (side < 0.4 * hands.tail[picture])
+    leaves = ends & same & (side < styles.tail[picture])
+    half_way = leaves & (side < 0.4 * styles.tail[picture])
     whole = [inside, ends[:, None], torch.stack([joined | leaves, joined | half_way, joined], 1)]
     used = written[:, None] & torch.cat(whole, 1)
     opens = torch.cat([picture.new_ones(1, dtype=torch.bool), (ends & ~joined)[:-1]])
     index, written = kept(used.reshape(-1))
-    of = index // _SLOTS
-    slot = index - of * _SLOTS
-    begins = (slot == 0) & opens[of] | ~written
+    source = index // _SLOTS
+    slot = index - source * _SLOTS
+    begins = (slot == 0) & opens[source] | ~written
     path = begins.cumsum(0)
-    picture = picture[of]
+    picture = picture[source]
 
-    flat = smooth(slots.reshape(-1, 2)[index], path, hands.smooth[picture])
+    flat = smooth(slots.reshape(-1, 2)[index], path, styles.smooth[picture])
     lift = (slot > STEPS).float() * torch.where(slot == STEPS + 2, 1.0, 0.7)
-    pressure = (1 - lift * (1 - hands.link_pressure[picture])) * _ends(begins, path, hands, picture)
-    flat = page(flat, picture, hands)
-    return Path(flat, width[of] * pressure, ink[of] * (0.6 + 0.4 * pressure), path, picture, written)
+    pressure = (1 - lift * (1 - styles.link_pressure[picture])) * _ends(begins, path, styles, picture)
+    flat = page(flat, picture, styles)
+    return Trajectory(flat, width[source] * pressure, ink[source] * (0.6 + 0.4 * pressure), path, picture, written)
 
 
 def _bent(
-    book: Copybook,
+    copybook: Copybook,
     row: Tensor,
     shape: Shape,
     picture: Tensor,
     columns: dict[str, Tensor],
-    hands: WriterStyles,
+    styles: WriterStyles,
     chances: tuple[Tensor, Tensor, Tensor],
     forward: Tensor,
 ) -> Tensor:
@@ -132,34 +136,34 @@ def _bent(
     noise, of_half, of_part = chances
     kind = columns["kind"]
     points, chord, anchor, middle, _, printed = shape
-    span = book.span[row]
+    span = copybook.span[row]
     begin, across = chord[:, None, :2], (chord[:, 2:] - chord[:, :2])[:, None]
     along = (span[:, :1] + span[:, 1:] * torch.arange(STEPS + 1, device=row.device))[:, :, None]
     chords = begin + across * along
-    arc = (hands.bow[picture] * noise[:, 4] + hands.kind_bow[picture, kind])[:, None, None]
+    arc = (styles.bow[picture] * noise[:, 4] + styles.kind_bow[picture, kind])[:, None, None]
     normal_to = torch.stack([-across[..., 1], across[..., 0]], -1)
     points = (
-        points + (chords - points) * hands.straight[picture, None, None] + normal_to * (4 * arc * along * (1 - along))
+        points + (chords - points) * styles.straight[picture, None, None] + normal_to * (4 * arc * along * (1 - along))
     )
     anchor = anchor[:, None]
-    points = anchor + (points - anchor) * hands.left[picture, columns["cut"]][:, None, None]
+    points = anchor + (points - anchor) * styles.left[picture, columns["cut"]][:, None, None]
 
     # The proportions of a font need no mending.
-    points = points + book.overhang[row] * (hands.tuck[picture, None] * printed)[:, :, None]
-    points = points + book.shelter[row] * (hands.nest[picture, None] * printed)[:, :, None]
+    points = points + copybook.overhang[row] * (styles.tuck[picture, None] * printed)[:, :, None]
+    points = points + copybook.shelter[row] * (styles.nest[picture, None] * printed)[:, :, None]
 
-    grow_part = growth(hands.part_size[picture, None] * of_part[:, :2])
-    grow_half = growth(hands.crowd[picture, None] + hands.half_size[picture, None] * of_half[:, :2])
-    target = middle[:, :2] + hands.shift[picture, None] * noise[:, :2]
+    grow_part = growth(styles.part_size[picture, None] * of_part[:, :2])
+    grow_half = growth(styles.crowd[picture, None] + styles.half_size[picture, None] * of_half[:, :2])
+    target = middle[:, :2] + styles.shift[picture, None] * noise[:, :2]
     for grow, centre, move in (
-        (grow_part, middle[:, 2:4], hands.part_shift[picture, None] * of_part[:, 2:]),
-        (grow_half, middle[:, 4:], hands.half_shift[picture, None] * of_half[:, 2:]),
+        (grow_part, middle[:, 2:4], styles.part_shift[picture, None] * of_part[:, 2:]),
+        (grow_half, middle[:, 4:], styles.half_shift[picture, None] * of_half[:, 2:]),
     ):
         target = centre + (target - centre) * grow + move
 
-    angle = hands.turn[picture] * noise[:, 2] * torch.where(kind == DOT, 2.0, 1.0) + hands.kind_turn[picture, kind]
+    angle = styles.turn[picture] * noise[:, 2] * torch.where(kind == DOT, 2.0, 1.0) + styles.kind_turn[picture, kind]
     stretch = (
-        growth(hands.size[picture] * noise[:, 3] + hands.kind_size[picture, kind] + hands.longer[picture])[:, None]
+        growth(styles.size[picture] * noise[:, 3] + styles.kind_size[picture, kind] + styles.longer[picture])[:, None]
         * grow_part
         * grow_half
     )
@@ -167,7 +171,7 @@ def _bent(
     x, y = (points - middle[:, None, :2]).unbind(-1)
     bent = torch.stack([(x * cos - y * sin) * stretch[:, :1], (x * sin + y * cos) * stretch[:, 1:]], -1)
     bent = bent + target[:, None]
-    return reaching(bent, _ends_of(bent, columns), hands.care[picture] * noise[:, 7], forward)
+    return reaching(bent, _ends_of(bent, columns), styles.care[picture] * noise[:, 7], forward)
 
 
 def reaching(points: Tensor, ends: tuple[Tensor, Tensor], amount: Tensor, forward: Tensor) -> Tensor:
@@ -200,10 +204,10 @@ def _touching(shape: Shape, place_of: Tensor, point: Tensor, columns: dict[str, 
     steps = columns["back"][:, None] + torch.arange(STEPS + 1, device=points.device) / STEPS
     along = (steps / (columns["back"] + columns["ahead"] + 1)[:, None])[:, :, None]
     moved = torch.zeros_like(points)
-    for end, own, share in ((0, starts, 1 - along), (1, ends, along)):
-        other = place_of[:, end]
-        there = points[other.clamp(min=0), point[:, end].clamp(min=0)] + shape.apart[:, 2 * end : 2 * end + 2]
-        moved = moved + torch.where((other >= 0)[:, None], there - own, 0)[:, None] * share
+    for end, tip, share in ((0, starts, 1 - along), (1, ends, along)):
+        touched = place_of[:, end]
+        target = points[touched.clamp(min=0), point[:, end].clamp(min=0)] + shape.apart[:, 2 * end : 2 * end + 2]
+        moved = moved + torch.where((touched >= 0)[:, None], target - tip, 0)[:, None] * share
     return moved
 
 
@@ -219,25 +223,25 @@ def smooth(points: Tensor, path: Tensor, sigma: Tensor) -> Tensor:
     return points
 
 
-def _ends(begins: Tensor, path: Tensor, hands: WriterStyles, picture: Tensor) -> Tensor:
+def _ends(begins: Tensor, path: Tensor, styles: WriterStyles, picture: Tensor) -> Tensor:
     """Return the pressure of each point, 0-1: a path sets in, and thins out towards its end."""
     place = torch.arange(len(path), device=path.device)
     # By way of where each path begins: a GPU takes a running maximum one after the other.
     starts, _ = kept(begins)
-    since = place - starts[path - 1]
+    from_start = place - starts[path - 1]
     following = torch.where(path < path[-1], starts[path.clamp(max=len(starts) - 1)], len(path))
-    until = following - 1 - place
-    attack = hands.attack[picture] * (1 - since / 2).clamp(min=0)
-    taper = hands.taper[picture] * (1 - until / 3).clamp(min=0)
+    to_end = following - 1 - place
+    attack = styles.attack[picture] * (1 - from_start / 2).clamp(min=0)
+    taper = styles.taper[picture] * (1 - to_end / 3).clamp(min=0)
     return (1 - attack) * (1 - taper)
 
 
-def page(points: Tensor, picture: Tensor, hands: WriterStyles) -> Tensor:
+def page(points: Tensor, picture: Tensor, styles: WriterStyles) -> Tensor:
     """Warp, stretch and shear each character as a whole."""
     x, y = (2 * points - 1).unbind(1)
-    bends = hands.warp[picture].unbind(1)
-    aspect = growth(0.5 * hands.aspect)[picture]
+    bends = styles.warp[picture].unbind(1)
+    aspect = growth(0.5 * styles.aspect)[picture]
     wide = (x + bends[0] * x * y + bends[1] * y * y + bends[2] * x * x) * aspect
     high = (y + bends[3] * x * y + bends[4] * y * y + bends[5] * x * x) / aspect
-    slant, rise = hands.slant[picture], hands.rise[picture]
+    slant, rise = styles.slant[picture], styles.rise[picture]
     return torch.stack([wide - slant * high, high - rise * wide], 1) / 2 + 0.5

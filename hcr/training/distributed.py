@@ -1,7 +1,7 @@
-"""The processes that train one network together, as torchrun starts them: who this one is, and what they agree on.
+"""The processes that train one network together, as torchrun starts them: which one this is, and what they agree on.
 
-One process is the case of a world of 1, in which nothing is sent; so the loop is written once. What is sent are sums
-and flags only, never objects: torch would pickle those.
+A single process is a world of 1, in which nothing is sent, so the trainer is written once. Only sums and flags are
+sent, never objects: torch would pickle those.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Processes:
         return sent.tolist()
 
     def total(self, *values: float | Tensor) -> list[float]:
-        """Return the sum of each value over the processes, always added up in the same order. All must call this."""
+        """Return the sum of each value over the processes, always added in the same order. All must call this."""
         return [sum(each) for each in self.all(*values)]
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
@@ -101,12 +101,12 @@ def joined(device: str) -> Iterator[Processes]:
         # gloo's and nccl's errors are bare RuntimeErrors; what else torch raises keeps its traceback by --debug.
         text = str(error).splitlines()[0]
         raise HcrError(
-            f"process {rank} of {world}: lost the others ({text}); torchrun --max-restarts and --resume go on "
+            f"process {rank} of {world}: lost the others ({text}); torchrun --max-restarts with --resume continues "
             "from the last checkpoint"
         ) from error
     finally:
         if not lost:
-            # One that hangs up while another still reads the last answer may be its end.
+            # A process that hangs up while another still reads the last answer may end that one.
             store.set(f"done {rank}", "")
             with suppress(RuntimeError):
                 store.wait([f"done {other}" for other in range(world)], timedelta(seconds=PATIENCE))

@@ -1,8 +1,8 @@
 """How much memory a step takes, measured with a few pictures instead of computed from a table of layers.
 
-What waits for the backward pass is counted, tensor by tensor, on any device. That leaves out what lives for a moment
-only: at 64 px on a CPU a process grew by 122 MB in a step of 64 pictures of the compact network where 92 were counted,
-and by 204 MB in one of 16 of efficientnet_v2_s where 206 were. So what is to fit on a GPU is tried there.
+Tensors that wait for the backward pass are counted, on any device. That leaves out tensors that live for a moment only:
+at 64 px on a CPU a process grew by 122 MB in a step of 64 pictures of the compact network where 92 were counted, and by
+204 MB in one of 16 of efficientnet_v2_s where 206 were. So a batch size that should fit on a GPU is tried there.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from hcr.errors import UsageError
 from hcr.feed.sampler import Batch
+from hcr.text import counted
 from hcr.training.distributed import Processes
 from hcr.training.observer import NullObserver, Observer
-from hcr.training.setup import RunSetup, choose_kernels
+from hcr.training.setup import RunSetup
 from hcr.training.step import Stepper
 
-# Two steps of so many pictures make a line.
+# Pictures of the two measured steps, through which a line is drawn.
 FEW, MORE = 2, 4
 # Allocators round up and leave gaps.
 USABLE = 0.9
-# Of --find-batch: steps before the clock runs, steps under it.
+# Of --find-batch: steps before the clock runs, and steps that are timed.
 WARM, TIMED = 3, 10
 
 
@@ -40,8 +41,8 @@ class Memory:
     """Bytes that training takes on its device, in one process.
 
     weights: parameters and buffers, a teacher's, too. upkeep: gradients, AdamW's two moments and the averaged weights.
-    step: of a step, whatever its pictures (weights at another precision). picture: of a step, for each picture.
-    pictures: how many are computed at a time.
+    step: a step's share that does not depend on its pictures (weights at another precision). picture: a step's share
+    for each picture. pictures: how many are computed at a time (a count, no bytes).
     """
 
     weights: int
@@ -56,40 +57,40 @@ class Memory:
         return self.weights + self.upkeep + self.step + self.picture * self.pictures
 
 
-def estimate(plan: RunSetup) -> Memory:
-    """Measure what a step of `plan` takes on its device.
+def estimate(setup: RunSetup) -> Memory:
+    """Return what a step of `setup` takes on its device, measured.
 
     Raises: torch.OutOfMemoryError where there is no room for a few pictures.
     """
-    stepper = _stepper(plan)
+    stepper = _stepper(setup)
     state = stepper.state
-    networks = [state.model, plan.teacher] if plan.teacher else [state.model]
-    own = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
-    few, more = (_waiting(partial(_take, stepper, plan, count), own) for count in (FEW, MORE))
+    networks = [state.model, setup.teacher] if setup.teacher else [state.model]
+    weights = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
+    few, more = (_waiting(partial(_take, stepper, setup, count), weights) for count in (FEW, MORE))
     step, picture = line_through((FEW, few), (MORE, more))
     moments = [value for kept in state.optimizer.state.values() for value in kept.values()]
     gradients = [parameter.grad for parameter in stepper.parameters if parameter.grad is not None]
     upkeep = _bytes([*gradients, *moments, *state.ema.values()])
-    return Memory(_bytes(own), upkeep, step, picture, math.ceil(plan.config.batch_size / plan.config.accumulate))
+    return Memory(_bytes(weights), upkeep, step, picture, math.ceil(setup.config.batch_size / setup.config.accumulate))
 
 
-def batch_that_fits(plan: RunSetup, capacity: int) -> int | None:
+def batch_that_fits(setup: RunSetup, capacity: int) -> int | None:
     """Return the largest multiple of 8 pictures a process whose step should fit into 90 % of `capacity` bytes.
 
-    On CUDA such a step is tried, and a smaller one where it does not fit beside what is there already. None where none
-    does. Called while a torch.OutOfMemoryError is handled, it lets go of what that step held: nothing can be read from
-    that error's frames afterwards.
+    Return None where none does. On CUDA such a step is tried, and smaller ones where it does not fit beside what is
+    there already. While a torch.OutOfMemoryError is handled this frees what the failed step held: nothing can be read
+    from that error's frames afterwards.
     """
     if error := sys.exception():
         traceback.clear_frames(error.__traceback__)
-    if plan.execution.device == "cuda":
+    if setup.execution.device == "cuda":
         torch.cuda.empty_cache()
-    accumulate = plan.config.accumulate
+    accumulate = setup.config.accumulate
     with suppress(torch.OutOfMemoryError):
-        fits = fitting(estimate(plan), accumulate, capacity)
-        if plan.execution.device == "cuda":
-            stepper = _stepper(plan)
-            while fits and not _fits(stepper, plan, math.ceil(fits / accumulate)):
+        fits = fitting(estimate(setup), accumulate, capacity)
+        if setup.execution.device == "cuda":
+            stepper = _stepper(setup)
+            while fits and not _fits(stepper, setup, math.ceil(fits / accumulate)):
                 fits = fits * 3 // 4 // 8 * 8
         return fits or None
     return None
@@ -107,58 +108,57 @@ def line_through(first: tuple[int, int], second: tuple[int, int]) -> tuple[int, 
     return max(0, first[1] - slope * first[0]), slope
 
 
-def find_batch(plan: RunSetup, observer: Observer) -> list[tuple[int, float, int]]:
+def find_batch(setup: RunSetup, observer: Observer) -> list[tuple[int, float, int]]:
     """Take a few steps of 8, 16, 32 … pictures until memory or the training split ends; weights stay as they are.
 
-    Gives (batch size, pictures a second, peak bytes) for each that fitted, smallest first. Reading pictures is not in
-    it. Raises: UsageError on a CPU, where a larger batch is no faster.
+    Return (batch size, pictures a second, peak bytes) for each that fitted, smallest first. The speed leaves reading
+    pictures out. Raises: UsageError on a CPU, where a larger batch is no faster.
     """
-    if plan.execution.device != "cuda":
+    if setup.execution.device != "cuda":
         raise UsageError("--find-batch: measures a GPU's memory, and this is a CPU; use --device cuda, or --dry-run")
-    choose_kernels(plan.execution)
-    stepper, found = _stepper(plan), []
+    stepper, found = _stepper(setup), []
     size = 8
     with suppress(torch.OutOfMemoryError):
-        while size <= len(plan.splits["train"]):
-            observer.note(f"trying {size} pictures a step")
+        while size <= len(setup.splits["train"]):
+            observer.note(f"trying {counted(size, 'picture')} a step")
             torch.cuda.reset_peak_memory_stats()
             for _ in range(WARM):
-                _take(stepper, plan, size)
+                _take(stepper, setup, size)
             torch.cuda.synchronize()
-            began = time.perf_counter()
+            start = time.perf_counter()
             for _ in range(TIMED):
-                _take(stepper, plan, size)
+                _take(stepper, setup, size)
             torch.cuda.synchronize()
-            speed = size * TIMED / (time.perf_counter() - began)
+            speed = size * TIMED / (time.perf_counter() - start)
             found.append((size, speed, torch.cuda.max_memory_allocated()))
             size *= 2
     return found
 
 
-def _stepper(plan: RunSetup) -> Stepper:
-    """Make what takes steps of the plan's kind, alone among processes and each in one part."""
-    config = replace(plan.config, accumulate=1, sync_bn=False)
-    state = replace(plan, config=config, init=None).state(None, NullObserver())
-    # A first scale is usually too high, and a step that is left out makes no moments.
-    state.scaler = torch.amp.GradScaler(plan.execution.device, enabled=False)
+def _stepper(setup: RunSetup) -> Stepper:
+    """Return a stepper for the run's kind of steps: in a single process, each step in one part."""
+    config = replace(setup.config, accumulate=1, sync_bn=False)
+    state = replace(setup, config=config, init=None).state(None, NullObserver())
+    # fp16's first scale is usually too high, and a step that is left out makes no moments.
+    state.scaler = torch.amp.GradScaler(setup.execution.device, enabled=False)
     state.model.train()
-    return Stepper(config, state, Processes(device=plan.execution.device), plan.teacher, compiled=False)
+    return Stepper(config, state, Processes(device=setup.execution.device), setup.teacher, compiled=False)
 
 
-def _take(stepper: Stepper, plan: RunSetup, count: int) -> None:
-    """Take a step with `count` pictures of noise, at the rate 0."""
-    device, side = plan.execution.device, plan.config.size
+def _take(stepper: Stepper, setup: RunSetup, count: int) -> None:
+    """Take a step with `count` pictures of noise, at a learning rate of 0."""
+    device, side = setup.execution.device, setup.config.size
     images = torch.randint(0, 256, (count, 1, side, side), dtype=torch.uint8, device=device)
-    labels = torch.randint(0, len(plan.charset), (count,), device=device)
+    labels = torch.randint(0, len(setup.charset), (count,), device=device)
     stepper.take(Batch(images, labels, torch.arange(count)), 0.0)
 
 
-def _fits(stepper: Stepper, plan: RunSetup, count: int) -> bool:
-    """Try a step on a GPU."""
+def _fits(stepper: Stepper, setup: RunSetup, count: int) -> bool:
+    """Try a step on a GPU; return whether it fitted."""
     try:
-        _take(stepper, plan, count)
+        _take(stepper, setup, count)
     except torch.OutOfMemoryError:
-        # What the step held is let go of when this block ends.
+        # The step's tensors are freed when this block ends.
         pass
     else:
         return True
@@ -167,9 +167,9 @@ def _fits(stepper: Stepper, plan: RunSetup, count: int) -> bool:
     return False
 
 
-def _waiting(step: Callable[[], None], own: Iterable[Tensor]) -> int:
-    """Count the bytes that wait for the backward pass of `step`, those of `own` left out."""
-    known = {tensor.untyped_storage().data_ptr() for tensor in own}
+def _waiting(step: Callable[[], None], weights: Iterable[Tensor]) -> int:
+    """Return the bytes that wait for the backward pass of `step`, those of `weights` left out."""
+    known = {tensor.untyped_storage().data_ptr() for tensor in weights}
     found: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -177,7 +177,7 @@ def _waiting(step: Callable[[], None], own: Iterable[Tensor]) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:
             found[storage.data_ptr()] = storage.nbytes()
-        # Itself would keep itself alive: it may be the result of what saves it.
+        # The tensor itself would keep itself alive: it may be the result of the operation that saves it.
         return tensor.detach()
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -186,6 +186,6 @@ def _waiting(step: Callable[[], None], own: Iterable[Tensor]) -> int:
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
-    """Count the bytes of tensors, shared ones once."""
+    """Return the bytes of tensors, shared ones counted once."""
     storages = [tensor.untyped_storage() for tensor in tensors]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())

@@ -1,15 +1,12 @@
-"""What a run learns from and what it is judged by: splits of a pack, or handwriting drawn as it is needed.
+"""What a run learns from and is validated on: splits of a pack, or handwriting drawn as it is needed.
 
-The loop does not know which: a split has a count, a digest for the records, and batches.
+The trainer does not know which: a split has a count, a digest for the records, and batches.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from hcr.charset import Charset
 from hcr.errors import DataError, UsageError
@@ -19,6 +16,7 @@ from hcr.feed.synthetic import SyntheticBatches, generator_digest
 from hcr.pack.store import PackReader
 from hcr.synth import StrokeTable
 from hcr.synth.fonts.glyphs import require_font
+from hcr.text import counted
 from hcr.training.config import Execution
 
 Feed = Loader | SyntheticBatches
@@ -36,8 +34,9 @@ class PackSplit:
         lacking = [char for char in self.reader.charset.characters if char not in self.charset]
         if lacking:
             raise DataError(
-                f"{self.reader.path}: {_some(lacking)} not among the {len(self.charset)} characters that are drawn; "
-                "draw them too with --charset, or judge by another pack"
+                f"{self.reader.path}: {_some(lacking)} not among the {counted(len(self.charset), 'character')} "
+                "that are drawn; "
+                "draw them too with --charset, or validate on another pack"
             )
 
     def __len__(self) -> int:
@@ -45,22 +44,27 @@ class PackSplit:
 
     @property
     def digest(self) -> str:
-        """The pack's."""
+        """The split's digest in its pack."""
         return self.reader.digest
 
     @property
     def sources(self) -> list[str]:
-        """Digests of the source files that it was made from: an evaluation must know what a model has seen."""
+        """Digests of the source files that it was packed from: an evaluation must know what a model has seen."""
         return sorted({source["sha256"] for source in self.reader.meta["sources"]})
 
     def feed(self, order: Order, execution: Execution) -> Feed:
-        """Return its batches."""
+        """Return its batches in `order`, with the labels of `charset`."""
         labels = None
         if self.reader.charset != self.charset:
-            here = np.array([self.charset.label(char) for char in self.reader.charset.characters], np.int64)
-            labels = here[self.reader.labels]
-        how: dict[str, Any] = {name: getattr(execution, name) for name in ("device", "workers", "cache")}
-        return Loader(self.reader.path, order, labels=labels, **how)
+            labels = self.reader.charset.labels_in(self.charset)[self.reader.labels]
+        return Loader(
+            self.reader.path,
+            order,
+            workers=execution.readers,
+            cache=execution.cache,
+            device=execution.device,
+            labels=labels,
+        )
 
 
 @dataclass(frozen=True)
@@ -92,16 +96,16 @@ class SyntheticSplit:
 
     @property
     def digest(self) -> str:
-        """What draws it."""
+        """The digest of what draws it: generator, stroke table, fonts and pages."""
         return generator_digest(self.fonts, self.pages)
 
     @property
     def sources(self) -> list[str]:
-        """No files."""
+        """No source files."""
         return []
 
     def feed(self, order: Order, execution: Execution) -> Feed:
-        """Return its batches, in which nothing of `execution` but the device counts."""
+        """Return its batches in `order`, drawn on the device of `execution`."""
         return SyntheticBatches(
             self.charset.characters,
             order,
@@ -119,5 +123,6 @@ Split = PackSplit | SyntheticSplit
 
 
 def _some(characters: list[str]) -> str:
+    """Return the first eight of the characters, and how many more there are."""
     more = f" and {len(characters) - 8} more" if len(characters) > 8 else ""
     return f"{''.join(characters[:8])!r}{more}"

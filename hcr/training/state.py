@@ -1,4 +1,9 @@
-"""What a run has learnt so far: exactly what a restart needs, and how it becomes plain types and back."""
+"""What a run has learnt so far, and its checkpoints: exactly what a restart needs, in one file of plain types.
+
+In this order: the schedules, the counts of an epoch and of faults, the state, and checkpoint files. A file is written
+whole or not at all. It takes four times the weights (model, average, AdamW's two moments), so only the newest few are
+kept, beside the best.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +21,16 @@ from hcr.errors import DataError
 from hcr.files import atomic_write, sync_folder
 from hcr.layout import checkpoints
 from hcr.models import Recognizer
-from hcr.models.weights import FORMAT, VERSION, load_weights, read_checkpoint
+from hcr.models.weights import FORMAT, VERSION, Checkpoint, load_weights, read_checkpoint
 from hcr.preprocess.fit import PREPROCESSING
-from hcr.training.config import TrainConfig
+from hcr.records import MetricsRow
+from hcr.training.config import ResolvedConfig
 from hcr.training.distributed import Processes
 
-# The learning rate and the averaging rate as functions of the step, and of validation losses where these decide.
 # Of the plateau schedule, as in the tutorial that this project began with.
 PATIENCE, FACTOR = 2, 0.5
+# Checkpoints that are kept, beside the best.
+KEPT = 2
 
 
 def learning_rate(step: int, total: int, peak: float, warmup: float) -> float:
@@ -36,10 +43,10 @@ def learning_rate(step: int, total: int, peak: float, warmup: float) -> float:
 
 
 def ema_rate(step: int, decay: float) -> float:
-    """Return the share of the newest weights in the average.
+    """Return the share of the newest weights in the average after `step`.
 
-    Large at first, or a short run would average its start: the average is over the last quarter of what there was,
-    roughly, until that is longer than `decay` makes it.
+    It is large at first, or a short run would average its start: the average is over about the last quarter of the
+    steps, until that is longer than `decay` makes it.
     Source: Shamir, Zhang 2013, "Stochastic gradient descent for non-smooth optimization", polynomial-decay averaging.
     """
     return max(1 - decay, 4 / (step + 4))
@@ -47,9 +54,9 @@ def ema_rate(step: int, decay: float) -> float:
 
 @dataclass
 class Plateau:
-    """Halves the rate when the validation loss has not fallen for more than `PATIENCE` epochs.
+    """Halves the learning rate when the validation loss has not fallen for more than `PATIENCE` epochs.
 
-    factor: of the rate. best: the lowest loss, None before the first epoch. waited: epochs since then.
+    factor: of the learning rate. best: the lowest loss, None before the first epoch. waited: epochs since then.
     """
 
     factor: float = 1.0
@@ -57,7 +64,7 @@ class Plateau:
     waited: int = 0
 
     def see(self, loss: float) -> None:
-        """Take in an epoch's validation loss."""
+        """Count an epoch by its validation loss."""
         if self.best is None or loss < self.best:
             self.best, self.waited = loss, 0
         else:
@@ -68,7 +75,10 @@ class Plateau:
 
 @dataclass
 class Tally:
-    """Sums over the training steps of the current epoch, kept on the device so that no step waits for them."""
+    """Sums over the training steps of the current epoch.
+
+    They stay on the device, so that no step waits for them.
+    """
 
     loss: float | Tensor = 0.0
     correct: float | Tensor = 0.0
@@ -76,17 +86,17 @@ class Tally:
 
     @classmethod
     def of(cls, saved: dict[str, list[float]], processes: Processes) -> Tally:
-        """Take this process's sums out of a checkpoint; of another number of processes, the first takes all."""
+        """Return this process's sums from a checkpoint; if it was of another number of processes, the first has all."""
         rows = [row if len(row) == processes.world else [sum(row)] + [0.0] * processes.world for row in saved.values()]
         return cls(*(row[processes.rank] for row in rows))
 
 
 @dataclass
 class Faults:
-    """Steps whose loss or gradients were not finite, and what was done about them.
+    """Counts of non-finite steps and of what was done about them; `trainer` says how these play together.
 
-    skipped: steps left out, of the whole run. in_row: the last ones, if there was no good one since. halved: how often
-    the run went back to a good state with half the rate.
+    skipped: steps left out in the whole run. in_row: of those, the ones since the last good step. halved: how often the
+    run went back to a checkpoint with half the learning rate.
     """
 
     skipped: int = 0
@@ -96,7 +106,11 @@ class Faults:
 
 @dataclass
 class TrainState:
-    """Model, average, optimizer and position: `step` counts steps, `epochs` the validated and recorded epochs."""
+    """Model, averaged weights, optimizer and position.
+
+    step: steps taken. epochs: those validated and recorded. best: the best one's row. metrics_bytes: the length of
+    metrics.jsonl with its line.
+    """
 
     model: Recognizer
     ema: dict[str, Tensor]
@@ -107,12 +121,12 @@ class TrainState:
     tally: Tally = field(default_factory=Tally)
     plateau: Plateau = field(default_factory=Plateau)
     faults: Faults = field(default_factory=Faults)
-    best: dict[str, float] | None = None
+    best: MetricsRow | None = None
     metrics_bytes: int = 0
 
     @classmethod
-    def of(cls, model: Recognizer, config: TrainConfig) -> TrainState:
-        """Make the state of step 0 of training `model`, on the model's device."""
+    def of(cls, model: Recognizer, config: ResolvedConfig) -> TrainState:
+        """Return the state of step 0 of training `model`, on the model's device."""
         model = model.to(memory_format=torch.channels_last)
         if config.sync_bn:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -140,13 +154,16 @@ class TrainState:
             self.ema[key].copy_(current[key])
 
     def plain(
-        self, config: TrainConfig, pack: dict[str, str], teacher: str | None, processes: Processes
-    ) -> dict[str, Any]:
-        """Return the content of a checkpoint (docs/formats.md), but for its format and step; all processes call this.
+        self, config: ResolvedConfig, pack: dict[str, str], teacher: str | None, processes: Processes
+    ) -> Checkpoint:
+        """Return the content of a checkpoint; all processes call this.
 
-        pack: a digest a split. teacher: the digest of its weights.
+        pack: a digest for each split. teacher: the digest of its weights.
         """
         return {
+            "format": FORMAT,
+            "version": VERSION,
+            "step": self.step,
             "arch": self.model.arch,
             "size": self.model.size,
             "characters": self.model.charset.characters,
@@ -160,7 +177,7 @@ class TrainState:
             "optimizer": self.optimizer.state_dict(),
             "schedule": {"step": self.step, **asdict(self.plateau)},
             "scaler": self.scaler.state_dict(),
-            # Random numbers of a step are a function of these two and the process's number.
+            # A step's random numbers are a function of these two and the process's number.
             "random": {"seed": config.seed, "step": self.step},
             "epochs": self.epochs,
             "tally": dict(zip(vars(self.tally), processes.all(*vars(self.tally).values()), strict=True)),
@@ -169,8 +186,8 @@ class TrainState:
             "metrics_bytes": self.metrics_bytes,
         }
 
-    def restore(self, content: dict[str, Any], path: Path, processes: Processes) -> None:
-        """Go back to a checkpoint's state. Raises: DataError naming `path` where its weights are another model's."""
+    def restore(self, content: Checkpoint, path: Path, processes: Processes) -> None:
+        """Take over a checkpoint's state. Raises: DataError naming `path` where its weights are another model's."""
         load_weights(self.model, content["model"], path)
         self.ema = {key: value.clone() for key, value in content["ema"].items()}
         self.optimizer.load_state_dict(content["optimizer"])
@@ -179,48 +196,46 @@ class TrainState:
         self.tally = Tally.of(content["tally"], processes)
         self.plateau = Plateau(**{name: content["schedule"][name] for name in vars(Plateau())})
         self.faults = Faults(**content["faults"])
-        self.best = content["best"]
+        self.best = cast("MetricsRow | None", content["best"])
         self.metrics_bytes = content["metrics_bytes"]
 
 
-# Checkpoints: everything a restart needs in one file of plain types, written whole or not at all.
-#
-# A full copy costs four times the weights (model, average, two moments of AdamW), so only the newest few are kept,
-# beside the best.
-KEPT = 2
-
-
-def save_checkpoint(run: Path, step: int, content: dict[str, Any], *, best: bool) -> Path:
-    """Write checkpoints/step-….pt, give it the name best.pt too where it is the best, and drop all but the newest.
+def save_checkpoint(run: Path, content: Checkpoint, *, best: bool) -> None:
+    """Write checkpoints/step-….pt, name it best.pt too where it is the best, and drop all but the newest.
 
     Raises: OSError where it cannot be written; the older checkpoints are then as they were.
     """
-    path = run / "checkpoints" / f"step-{step:08d}.pt"
-    # What a process left behind that was killed while it wrote; only one at a time trains a run.
-    for left in path.parent.glob(".*.tmp"):
-        left.unlink()
+    path = checkpoint_path(run, content["step"])
+    # A process that was killed while it wrote left these behind; only one at a time trains a run.
+    for unfinished in path.parent.glob(".*.tmp"):
+        unfinished.unlink()
     with atomic_write(path) as file:
-        _write({"format": FORMAT, "version": VERSION, "step": step, **content}, file)
+        _write(content, file)
     if best:
         _link(path, path.with_name("best.pt"))
-    # Files of later steps are ones that a resume skipped as damaged: they must not push out the good ones.
+    # A resume skipped the files of later steps as damaged: they must not push out good ones.
     for old in [known for known in checkpoints(run) if known.name <= path.name][KEPT:]:
         old.unlink()
-    return path
 
 
-def _write(content: dict[str, Any], file: IO[bytes]) -> None:
+def checkpoint_path(run: Path, step: int) -> Path:
+    """Return the file of a run's checkpoint after `step`."""
+    return run / "checkpoints" / f"step-{step:08d}.pt"
+
+
+def _write(content: object, file: IO[bytes]) -> None:
+    """Save `content` as torch does. Raises: OSError where the disk is full."""
     try:
         torch.save(content, file)
     except RuntimeError as error:
-        # torch hides what went wrong (a full disk) behind its failure to end a file that was cut short.
+        # torch reports that it cannot end the file, and hides the reason (a full disk).
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
 
 
 def _link(path: Path, name: Path) -> None:
-    """Return the file a second name: no bytes are copied, and dropping one name leaves the other."""
+    """Give the file a second name: no bytes are copied, and dropping one name leaves the other."""
     temporary = name.with_name(f".{name.name}.tmp")
     temporary.unlink(missing_ok=True)
     try:
@@ -232,11 +247,8 @@ def _link(path: Path, name: Path) -> None:
     sync_folder(name.parent)
 
 
-def newest_valid(run: Path, device: str) -> tuple[dict[str, Any] | None, list[str]]:
-    """Read a run's newest valid checkpoint by step; None where there is none.
-
-    Gives a line for each newer one that was skipped, saying why.
-    """
+def newest_valid(run: Path, device: str) -> tuple[Checkpoint | None, list[str]]:
+    """Return a run's newest valid checkpoint by step (None without one), and why each newer one was skipped."""
     skipped: list[str] = []
     for path in checkpoints(run):
         try:

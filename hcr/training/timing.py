@@ -1,8 +1,8 @@
-"""timings.jsonl: how fast an epoch was, and how long the device waited for batches, which it is never made to say.
+"""timings.jsonl: how fast an epoch was, and how long the device waited for batches; and the estimate of a run's time.
 
-On a CPU that is the time until a batch is there. A GPU works on what it was told while Python fetches the next batch,
-so there the time counts between the end of one step and the start of the next on the GPU itself, by events. Events are
-read when they have long happened; the price is two of them a step.
+On a CPU the wait is the time until a batch is there. A GPU works on while Python fetches the next batch, so there the
+wait is measured on the GPU itself, by events between the end of one step and the start of the next. Events are read
+when they have long happened, so that the GPU is never made to wait; the price is two events a step.
 """
 
 from __future__ import annotations
@@ -15,20 +15,22 @@ from typing import Any
 import torch
 
 from hcr.feed.sampler import Batch
+from hcr.records import TimingsRow
+from hcr.text import counted
 from hcr.training.setup import RunSetup
 
 
 class EpochClock:
-    """Times an epoch's steps on `device`, from when it is made."""
+    """Times an epoch's steps on `device`, from the moment it is made."""
 
     def __init__(self, device: str) -> None:
         self._cuda = device == "cuda"
-        self._began = time.perf_counter()
+        self._start = time.perf_counter()
         self._marks: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
         self._waited = 0.0
 
     def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Return `batches`, timing how long each was waited for."""
+        """Return `batches`, timing the wait for each."""
         source = iter(batches)
         while True:
             before = self._mark()
@@ -41,15 +43,15 @@ class EpochClock:
     @property
     def seconds(self) -> float:
         """Seconds since it was made."""
-        return time.perf_counter() - self._began
+        return time.perf_counter() - self._start
 
     @property
     def data_wait(self) -> float:
-        """Share of that time in which the device waited for batches, as far as is known without waiting for it."""
+        """Share of that time in which the device waited for batches, as far as the events have happened."""
         return self._waited / self.seconds
 
-    def line(self, epoch: int, steps: int, pictures: int) -> dict[str, Any]:
-        """Return the line of timings.jsonl for that many steps and pictures; on CUDA this waits for the last step."""
+    def row(self, epoch: int, steps: int, pictures: int) -> TimingsRow:
+        """Return the row of timings.jsonl for that many steps and pictures; on CUDA this waits for the last step."""
         if self._cuda:
             torch.cuda.synchronize()
         self._read()
@@ -82,21 +84,22 @@ class EpochClock:
             self._waited += before.elapsed_time(after) / 1000
 
 
-def estimate(plan: RunSetup, step: int, epochs: int, batches: int, seconds: float) -> str:
-    """Say how long a run will take that has done `step` steps and `epochs` epochs, at `seconds` a step.
+def estimate(setup: RunSetup, step: int, epochs: int, batches: int, seconds: float) -> str:
+    """Say how long a run that has taken `step` steps and `epochs` epochs still takes, at `seconds` a step.
 
     batches: of a validation.
     """
-    config, device = plan.config, plan.execution.device
-    left, epochs = plan.total - step, config.epochs - epochs
+    config, device = setup.config, setup.execution.device
+    left, epochs = setup.total - step, config.epochs - epochs
     # A validation batch costs a forward pass, about a third of a training step.
     whole = _duration((left + epochs * batches / 3) * seconds)
     advice = ""
     if device == "cpu":
-        small = "" if config.arch == "compact" else "; --arch compact is the network for a CPU"
-        advice = f". Ctrl-C saves and stops, --resume goes on{small}"
+        small = "" if config.arch in ("compact", "compact_small") else "; --arch compact is the network for a CPU"
+        advice = f". Ctrl-C saves and stops, --resume continues{small}"
     return (
-        f"about {whole} for the {left:,} steps left of {epochs} epochs, at {config.batch_size / seconds:,.0f} pictures "
+        f"about {whole} for the {counted(left, 'step')} left of {counted(epochs, 'epoch')}, at "
+        f"{config.batch_size / seconds:,.0f} pictures "
         f"a second on this {device.upper()}{advice}"
     )
 

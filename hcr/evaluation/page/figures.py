@@ -1,14 +1,16 @@
-"""The report's charts: how the run learned, how far its confidence can be trusted, and how recall is spread.
+"""The report's charts, and the parts that are there when asked for: another run beside this one, changed conditions.
 
-Every chart has its numbers beside it as a table, for whoever cannot see it or wants to copy them.
+Charts: how the run learned, how far its confidence can be trusted, how recall is spread. Every chart has its numbers
+beside it as a table, for whoever cannot see it or wants to copy them. What a condition costs is a bar in its row of the
+table instead: names that long leave a chart no room on a phone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from itertools import pairwise
-from math import nan
+from math import isfinite, nan
 from typing import Any
 
 import numpy as np
@@ -20,45 +22,50 @@ from hcr.evaluation.compare import Comparison
 from hcr.evaluation.groups import Row
 from hcr.evaluation.metrics import Summary
 from hcr.evaluation.page.markup import Section, as_table, between, character, chart_figure, figure_list, percent, points
-from hcr.svg import Chart, ticks
+from hcr.records import MetricsRow
+from hcr.svg import Box, Chart, best_epoch, inline, learning_chart, ticks
+from hcr.text import counted
 
+# So many characters that gained, and that lost, stand in a comparison.
+_CLASSES = 12
 _TENTHS = [tenth / 10 for tenth in range(0, 11, 2)]
+# Pixels of a chart, the text's height in it (report.css), and where its data lies; curves are named on their right.
+_WIDTH, _HEIGHT, _FONT = 380, 250, 11
+_BOX, _CURVES = Box(44, 26, 318, 190), Box(44, 26, 248, 190)
 
 
-def learning(curves: Sequence[dict[str, Any]]) -> Section | None:
+def learning(curves: Sequence[MetricsRow]) -> Section | None:
     """Draw loss and top-1 by epoch from the rows of metrics.jsonl; None where there are none."""
     if not curves:
         return None
-    epochs = [float(row["epoch"]) for row in curves]
-    loss = {kind: [float(row.get(f"{kind}_loss", nan)) for row in curves] for kind in ("train", "val")}
-    top1 = {kind: [float(row.get(f"{kind}_top1", nan)) for row in curves] for kind in ("train", "val")}
     head = ("epoch", "training", "validation")
     charts = [
         chart_figure(
             "Top-1 by epoch",
-            "On augmented pictures while learning, and on the validation split with the averaged weights.",
-            _curves(epochs, top1, (min(0.9, _extreme(top1, min)), 1.0), lambda value: percent(value, 0), "top-1"),
-            as_table(head, _rows(epochs, top1, percent)),
+            "On augmented pictures while learning, and on the validation split with the averaged weights. Dashed: the "
+            "best epoch.",
+            _inline(learning_chart(curves, "top1", _CURVES, _FONT), "Top-1 by epoch, training and validation"),
+            as_table(head, _rows(curves, "top1", percent)),
         ),
         chart_figure(
             "Loss by epoch",
-            "Cross-entropy; label smoothing and augmentation keep the training loss above the validation loss.",
-            _curves(epochs, loss, (0.0, _extreme(loss, max)), lambda value: f"{value:g}", "loss"),
-            as_table(head, _rows(epochs, loss, lambda value: f"{value:.4f}" if value == value else "")),
+            "Cross-entropy; label smoothing and augmentation keep the training loss above the validation loss. "
+            "Dashed: the learning rate, and the best epoch.",
+            _inline(learning_chart(curves, "loss", _CURVES, _FONT), "Loss by epoch, training and validation"),
+            as_table(head, _rows(curves, "loss", lambda value: f"{value:.4f}" if isfinite(value) else "")),
         ),
     ]
-    intro = f"{len(curves)} epochs, {curves[-1]['step']:,} steps."
-    if np.isfinite(top1["val"]).any():
-        best = int(np.nanargmax(top1["val"]))
-        intro += f" Validation was best after epoch {epochs[best]:.0f}: {percent(top1['val'][best])} top-1."
+    intro = f"{counted(len(curves), 'epoch')}, {counted(curves[-1]['step'], 'step')}."
+    if best := best_epoch(curves):
+        intro += f" Validation was best after epoch {best['epoch']}: {percent(best['val_top1'])} top-1."
     return Section("learning", "Learning", "How it learned", intro, _charts(charts))
 
 
-def confidence(findings: Analysis) -> Section | None:
+def confidence(analysis: Analysis) -> Section | None:
     """Draw reliability and risk against coverage; None where the predictions have no scores."""
-    if not (findings.calibration and findings.coverage and findings.rejection):
+    if not (analysis.calibration and analysis.coverage and analysis.rejection):
         return None
-    charts = [_reliability(findings.calibration), _risk(findings.coverage, findings.rejection)]
+    charts = [_reliability(analysis.calibration), _risk(analysis.coverage, analysis.rejection)]
     intro = (
         "The score of the first answer is its confidence. Is it deserved, and what is gained by asking a person where "
         "it is low?"
@@ -72,7 +79,7 @@ def distribution(summary: Summary, strokes: Sequence[Row]) -> Section:
     median, tenth = np.quantile(recall, [0.5, 0.1])
     perfect = int((recall == 1).sum())
     intro = (
-        f"Half of the {len(recall):,} characters with samples reach {percent(median)} recall, nine in ten "
+        f"Half of the {counted(len(recall), 'character')} with samples reach {percent(median)} recall, nine in ten "
         f"{percent(tenth)}; {perfect:,} were never misread, and the worst stands at {percent(recall[0])}."
     )
     charts = [_histogram(recall)]
@@ -86,42 +93,32 @@ def _charts(charts: Sequence[str]) -> str:
     return f'<div class="charts">{"".join(charts)}</div>'
 
 
-def _extreme(series: dict[str, list[float]], which: Any) -> float:
-    return which(value for values in series.values() for value in values if np.isfinite(value))
+def _inline(chart: Chart, label: str) -> str:
+    return inline(_WIDTH, _HEIGHT, label, chart.parts)
 
 
-def _rows(epochs: Sequence[float], series: dict[str, list[float]], form: Any) -> list[list[str]]:
-    return [[f"{epoch:.0f}", form(a), form(b)] for epoch, a, b in zip(epochs, *series.values(), strict=True)]
+def _rows(curves: Sequence[Mapping[str, Any]], figure: str, form: Callable[[float], str]) -> list[list[str]]:
+    parts = (f"train_{figure}", f"val_{figure}")
+    return [[str(row["epoch"]), *(form(float(row.get(part, nan))) for part in parts)] for row in curves]
 
 
-def _curves(
-    epochs: list[float], series: dict[str, list[float]], bounds: tuple[float, float], form: Any, name: str
-) -> str:
-    chart = Chart((epochs[0], epochs[-1]), bounds, "epoch", name)
-    whole = [tick for tick in ticks(epochs[0], epochs[-1]) if tick == int(tick)]
-    chart.axes(whole, ticks(*bounds), lambda value: f"{value:.0f}", form)
-    for kind, style, said in (("train", "two", "training"), ("val", "one", "validation")):
-        values = series[kind]
-        chart.line(epochs, values, style)
-        if np.isfinite(values[-1]):
-            # The two names part where the lines end close together; the foot of the chart has its own labels.
-            other = series["val" if kind == "train" else "train"][-1]
-            low = values[-1] - bounds[0] < (bounds[1] - bounds[0]) / 8
-            above = not np.isfinite(other) or values[-1] >= other or low
-            chart.note(epochs[-1], values[-1], said, style, "end", -7 if above else 16)
-    return chart.svg(f"{name} by epoch, training and validation")
+def _percents(values: Iterable[float], digits: int = 0) -> dict[float, str]:
+    """Return labels of an axis of shares."""
+    return {value: percent(value, digits) for value in values}
 
 
 def _reliability(found: Calibration) -> str:
-    chart = Chart((0, 1), (0, 1), "confidence", "accuracy")
-    chart.axes(_TENTHS, _TENTHS, lambda value: percent(value, 0), lambda value: percent(value, 0))
+    chart = Chart((0, 1), (0, 1), _BOX, font=_FONT)
+    chart.x_axis(_percents(_TENTHS), "confidence")
+    chart.y_axis(_percents(_TENTHS), "accuracy")
     largest = found.n.max()
     for (left, right), n in zip(pairwise(found.edges), found.n, strict=True):
-        chart.bar(left, right, 0.18 * n / largest, f"{n:,} pictures", "bar faint")
-    chart.line([0, 1], [0, 1], "ideal")
-    chart.line(found.confidence.tolist(), found.accuracy.tolist(), "one")
+        chart.bar(left, right, 0.18 * n / largest, "bar pale", f"{counted(n, 'picture')}")
+    chart.line([0, 1], [0, 1], "faint")
+    filled = found.n > 0
+    chart.line(found.confidence[filled].tolist(), found.accuracy[filled].tolist(), "one")
     for sure, right, n in zip(found.confidence, found.accuracy, found.n, strict=True):
-        chart.dot(sure, right, f"said {percent(sure, 1)}, right {percent(right, 1)}, {n:,} pictures")
+        chart.dot(sure, right, says=f"said {percent(sure, 1)}, right {percent(right, 1)}, {counted(n, 'picture')}")
     rows = [
         [f"{left:.2f}–{right:.2f}", f"{n:,}", percent(sure), percent(hit)]
         for (left, right), n, sure, hit in zip(
@@ -132,22 +129,22 @@ def _reliability(found: Calibration) -> str:
         "Reliability",
         "On the dashed line it is right as often as it says; above it is too modest, below too sure. Expected "
         f"calibration error {percent(found.ece)}. The bars show how many pictures there are.",
-        chart.svg("Reliability diagram: accuracy by confidence"),
+        _inline(chart, "Reliability diagram: accuracy by confidence"),
         as_table(("confidence", "pictures", "mean", "right"), rows),
     )
 
 
 def _risk(found: Coverage, rejection: Rejection) -> str:
-    top = max(float(np.nanmax(found.risk)), rejection.wanted, 1e-3) * 1.05
-    chart = Chart((0, 1), (0, top), "share of pictures answered", "error among those")
-    digits = 0 if top > 0.05 else 1 if top > 0.005 else 2
-    chart.axes(_TENTHS, ticks(0, top), lambda value: percent(value, 0), lambda value: percent(value, digits))
+    top = max(float(np.nanmax(found.risk)), rejection.target, 1e-3) * 1.05
+    chart = Chart((0, 1), (0, top), _BOX, font=_FONT)
+    chart.x_axis(_percents(_TENTHS), "share of pictures answered")
+    chart.y_axis(_percents(ticks(0, top), 0 if top > 0.05 else 1 if top > 0.005 else 2), "error among those")
     chart.line(found.coverage.tolist(), found.risk.tolist(), "one")
     whole = percent(float(found.risk[-1]))
     if rejection.coverage == 1:
-        said = f"Over all pictures the error is {whole}, no more than the {percent(rejection.wanted)} that is wanted."
+        said = f"Over all pictures the error is {whole}, no more than the target of {percent(rejection.target)}."
     elif rejection.n:
-        chart.dot(rejection.coverage, rejection.error, f"threshold {rejection.threshold:.4f}", 4.5)
+        chart.dot(rejection.coverage, rejection.error, says=f"threshold {rejection.threshold:.4f}", radius=4.5)
         said = (
             f"Answering only at a confidence of {rejection.threshold:.4f} or more leaves "
             f"{percent(1 - rejection.coverage)} of the pictures to a person, and of the rest "
@@ -155,32 +152,32 @@ def _risk(found: Coverage, rejection: Rejection) -> str:
             "pictures: on others expect slightly more errors."
         )
     else:
-        said = f"No threshold brings the error down to {percent(rejection.wanted)}; it is {whole} over all."
+        said = f"No threshold brings the error down to {percent(rejection.target)}; it is {whole} over all."
     step = max(1, len(found.coverage) // 20)
     picked = sorted({*range(0, len(found.coverage), step), len(found.coverage) - 1})
     rows = [[percent(found.coverage[i]), f"{found.threshold[i]:.4f}", percent(found.risk[i])] for i in picked]
     return chart_figure(
         "Coverage and risk",
         said,
-        chart.svg("Error against the share of pictures answered"),
+        _inline(chart, "Error against the share of pictures answered"),
         as_table(("answered", "threshold", "error"), rows),
     )
 
 
 def _histogram(recall: np.ndarray) -> str:
     counts, edges = np.histogram(recall, bins=20, range=(0, 1))
-    chart = Chart((0, 1), (0, float(counts.max()) * 1.05), "recall", "characters")
-    whole = [tick for tick in ticks(0, counts.max()) if tick == int(tick)]
-    chart.axes(_TENTHS, whole, lambda value: percent(value, 0), lambda value: f"{value:,.0f}")
+    chart = Chart((0, 1), (0, float(counts.max()) * 1.05), _BOX, font=_FONT)
+    chart.x_axis(_percents(_TENTHS), "recall")
+    chart.y_axis({value: f"{value:,.0f}" for value in ticks(0, counts.max(), whole=True)}, "characters")
     rows = []
     for (left, right), n in zip(pairwise(edges), counts, strict=True):
         said = f"{percent(left, 0)} to {percent(right, 0)}"
-        chart.bar(left, right, n, f"recall {said}: {n:,} characters", "bar bad" if right <= 0.5 else "bar")
+        chart.bar(left, right, n, "bar bad" if right <= 0.5 else "bar", f"recall {said}: {counted(n, 'character')}")
         rows.append([said, f"{n:,}"])
     return chart_figure(
         "Characters by recall",
         "How many characters are read how well; red: more than half is misread.",
-        chart.svg("Number of characters by recall"),
+        _inline(chart, "Number of characters by recall"),
         as_table(("recall", "characters"), rows),
     )
 
@@ -189,29 +186,22 @@ def _strokes(numbered: Sequence[Row], rows: Sequence[Row]) -> str:
     low = min((row.low for row in numbered if row.n), default=0.0)
     bounds = (max(0.0, low - 0.02), 1.0)
     last = max(int(row.name) for row in numbered)
-    chart = Chart((0.5, last + 0.5), bounds, "strokes", "recall")
-    digits = 0 if bounds[0] < 0.95 else 1
-    chart.axes(ticks(1, last, 8), ticks(*bounds), lambda value: f"{value:.0f}", lambda value: percent(value, digits))
+    chart = Chart((0.5, last + 0.5), bounds, _BOX, font=_FONT)
+    chart.x_axis({value: f"{value:.0f}" for value in ticks(1, last, 8, whole=True)}, "strokes")
+    chart.y_axis(_percents(ticks(*bounds), 0 if bounds[0] < 0.95 else 1), "recall")
     for row in numbered:
         at = float(row.name)
         chart.line([at, at], [row.low, row.high], "whisker")
-        chart.dot(at, row.recall, f"{row.name} strokes: {percent(row.recall)} of {row.n:,}")
+        chart.dot(at, row.recall, says=f"{counted(int(row.name), 'stroke')}: {percent(row.recall)} of {row.n:,}")
     return chart_figure(
         "Recall by strokes",
         "Few strokes leave little to tell characters apart, many run together. The lines are 95% intervals.",
-        chart.svg("Recall by number of strokes"),
+        _inline(chart, "Recall by number of strokes"),
         as_table(
             ("strokes", "characters", "pictures", "recall"),
             [[row.name, f"{row.classes:,}", f"{row.n:,}", percent(row.recall)] for row in rows],
         ),
     )
-
-
-# The report's parts that are there when they were asked for: another run beside this one, and changed conditions.
-#
-# What a condition costs is a bar in its row of the table, not a chart: names that long leave a chart no room on a
-# phone.
-_CLASSES = 12  # that gained, and that lost
 
 
 def comparison(found: Comparison | None, charset: Charset) -> Section | None:
@@ -224,8 +214,8 @@ def comparison(found: Comparison | None, charset: Charset) -> Section | None:
             ("This one, top-1", percent(found.top1), ""),
             ("The other, top-1", percent(found.other_top1), ""),
             ("Difference", points(found.difference), f"95% interval {100 * low:+.2f} to {100 * high:+.2f}"),
-            ("Only this one is right", f"{found.gained:,}", f"of {found.n:,} pictures"),
-            ("Only the other is right", f"{found.lost:,}", f"of {found.n:,} pictures"),
+            ("Only this one is right", f"{found.gained:,}", f"of {counted(found.n, 'picture')}"),
+            ("Only the other is right", f"{found.lost:,}", f"of {counted(found.n, 'picture')}"),
             ("McNemar's test", found.significance, found.test),
         ]
     )
@@ -264,7 +254,7 @@ def robustness(rows: Sequence[Row]) -> Section | None:
         f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>"
     )
     intro = (
-        f"The same {plain.n:,} pictures, changed before the network sees them. Worst: {escape(worst.name)}, "
+        f"The same {counted(plain.n, 'picture')}, changed before the network sees them. Worst: {escape(worst.name)}, "
         f"{percent(worst.recall)}. “Uncleaned” noise reaches the network as it is; hcr-predict would remove most of it "
         "first."
     )

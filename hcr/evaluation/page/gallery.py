@@ -1,7 +1,7 @@
 """Pictures for the report: each one once, on sheets of 256 that stand in the page's style as PNG.
 
-They are shrunk to 48 px and 16 greys, about 410 bytes each, where a picture as it lies in the pack has 4,096; the page
-shows them at that size. As backgrounds of a class a sheet they need no script, and a sheet is decoded when it is seen.
+They are shrunk to 48 px and 16 greys, about 410 bytes each, where a picture in the pack has 4,096 bytes; the page shows
+them at that size. A sheet is the background of a class, so it needs no script, and is decoded when it is seen.
 """
 
 from __future__ import annotations
@@ -16,18 +16,16 @@ from PIL import Image
 
 from hcr.pack.store import PackReader
 
+# Pictures in a page at most, about 3.5 MB of it.
 LIMIT = 6000
-"""Pictures in a page, about 3.5 MB of it."""
-
-_SIDE = 48
-_SHEET = 16  # pictures a row and a column
-_GREYS = 16
+# Pixels of a picture, pictures in a row and a column of a sheet, greys.
+_SIDE, _SHEET, _GREYS = 48, 16, 16
 
 
 class Gallery:
-    """Collect the pictures that a page shows; who asks first is served first, up to LIMIT.
+    """Collects the pictures that a page shows; the first that are asked for get a place, up to LIMIT.
 
-    `reader` is the split that indices refer to.
+    reader: the split that indices refer to.
     """
 
     def __init__(self, reader: PackReader) -> None:

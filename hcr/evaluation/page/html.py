@@ -1,7 +1,7 @@
 """An evaluation as one page: every figure and picture in a single file that needs no network, font or plot library.
 
-What must be seen stands in the HTML; the table of all classes and the card of one are made by a script of our own from
-a JSON block, because 3,755 of them as HTML would weigh as much as everything else together.
+What must be seen stands in the HTML; the table of all classes and the card of one are made by a script from a JSON
+block, because 3,755 of them as HTML would weigh as much as everything else together.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from hcr.evaluation.page.gallery import Gallery
 from hcr.evaluation.page.lists import Lists
 from hcr.evaluation.page.markup import Section, between, figure_list, percent, table
 from hcr.files import atomic_write
-from hcr.pack.store import open_pack
+from hcr.pack.store import open_reader
+from hcr.records import MetricsRow
+from hcr.text import counted
 
 _MARKS = (*"一二三四五六七八九十", "十一", "十二")
-_STRIP = 40  # pictures on top of the page
-_ANSWERS = 10  # wrong answers kept for a class
-_ERRORS = 6  # pictures of errors kept for a class
+# Pictures on top of the page; wrong answers, and pictures of errors, that are kept for a class.
+_STRIP, _ANSWERS, _ERRORS = 40, 10, 6
 _COLUMNS = {
     "point": "Character",
     "label": "Label",
@@ -51,8 +52,8 @@ _COLUMNS = {
 def write_html(
     path: Path,
     evaluation: Evaluation,
-    findings: Analysis,
-    curves: list[dict[str, Any]],
+    analysis: Analysis,
+    curves: Sequence[MetricsRow],
     comparison: Comparison | None = None,
     conditions: Sequence[Row] = (),
 ) -> None:
@@ -61,14 +62,14 @@ def write_html(
     conditions: the split as it is, then each condition.
     Raises: DataError where pictures or origins in the pack are damaged.
     """
-    reader = open_pack(evaluation.pack / f"{evaluation.split}.lmdb")
+    reader = open_reader(evaluation.pack / f"{evaluation.split}.lmdb")
     gallery = Gallery(reader)
-    lists = Lists(evaluation, findings, reader, gallery)
+    lists = Lists(evaluation, analysis, reader, gallery)
     strip = lists.sample_strip(_STRIP)
-    found = [
+    candidates = [
         figures.learning(curves),
-        figures.confidence(findings),
-        figures.distribution(evaluation.summary, findings.strokes),
+        figures.confidence(analysis),
+        figures.distribution(evaluation.summary, analysis.strokes),
         figures.comparison(comparison, evaluation.charset),
         figures.robustness(conditions),
         lists.pairs(),
@@ -79,15 +80,15 @@ def write_html(
         _all_classes(evaluation.charset),
         _made_from(evaluation),
     ]
-    sections = [section for section in found if section]
-    data = _class_data(evaluation, findings.confusions, lists, gallery)
+    sections = [section for section in candidates if section]
+    data = _class_data(evaluation, analysis.confusions, lists, gallery)
     parts = {
         "title": escape(f"{_name(evaluation)} on {evaluation.pack.name}, {evaluation.split}"),
         "css": _asset("report.css"),
         "sheets": gallery.css(),
         "nav": "".join(f'<li><a href="#{section.name}">{section.short}</a></li>' for section in sections),
-        "main": _cover(evaluation, findings, strip) + "".join(map(_section, _MARKS, sections)),
-        "footer": f"Written by hcr {escape(hcr.__version__)}. This page loads nothing from elsewhere.",
+        "main": _cover(evaluation, analysis, strip) + "".join(map(_section, _MARKS, sections)),
+        "footer": f"Written by hcr {escape(hcr.__version__)}. This page loads nothing from other places.",
         # "<" could end the script element; in JSON it may as well be written by its number.
         "data": json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
         "js": _asset("report.js"),
@@ -102,8 +103,8 @@ def _asset(name: str) -> str:
 
 
 def _name(evaluation: Evaluation) -> str:
-    """The run, or the file that the model or the predictions came from."""
-    origin = evaluation.checkpoint or evaluation.elsewhere
+    """Return the run's name, or that of the file from which the model or the predictions came."""
+    origin = evaluation.checkpoint or evaluation.external
     if origin is None:
         return "predictions"
     return origin.parent.parent.name if origin.parent.name == "checkpoints" else origin.name
@@ -118,7 +119,7 @@ def _section(mark: str, section: Section) -> str:
     )
 
 
-def _cover(evaluation: Evaluation, findings: Analysis, strip: str) -> str:
+def _cover(evaluation: Evaluation, analysis: Analysis, strip: str) -> str:
     summary = evaluation.summary
     right = int(summary.correct.sum())
     figure, sign = f"{100 * summary.top1:.2f}", "<small> %</small>"
@@ -127,11 +128,11 @@ def _cover(evaluation: Evaluation, findings: Analysis, strip: str) -> str:
         f'<h1>{escape(_name(evaluation))} <span class="soft">on</span> {escape(evaluation.pack.name)}, '
         f"{escape(evaluation.split)}</h1>{''.join(_banners(evaluation))}"
         f'<div class="lead"><div><p class="figure">{figure}{sign}</p>'
-        f'<p class="what">top-1 accuracy: {right:,} of {summary.n:,} pictures read correctly.<br>'
+        f'<p class="what">top-1 accuracy: {right:,} of {counted(summary.n, "picture")} read correctly.<br>'
         f'<span class="soft">95% interval {between(summary.top1_interval)}</span></p></div>'
         f'<div class="strip">{strip}<p class="soft small">Pictures chosen at random; the underlined ones were misread.'
         "</p></div></div>"
-        f"{figure_list(_headline(evaluation, findings))}</header>"
+        f"{figure_list(_headline(evaluation, analysis))}</header>"
     )
 
 
@@ -139,30 +140,30 @@ def _banners(evaluation: Evaluation) -> Iterable[str]:
     if evaluation.seen:
         yield _banner("Not a test.", f"These figures are on data that the model has seen: {evaluation.seen}.")
     if evaluation.only_shared:
-        left = f"{evaluation.left_out:,} pictures of characters that the model does not know were left out"
-        shared = f"the {len(evaluation.charset):,} that model and pack both have were judged, and could be answered"
+        left = f"{counted(evaluation.left_out, 'picture')} of characters that the model does not know were left out"
+        shared = f"the {len(evaluation.charset):,} that model and pack both have count, and could be answered"
         yield _banner("Shared characters only.", f"{left}; {shared}.")
-    if evaluation.elsewhere:
-        yield _banner("Another system's predictions.", f"They were read from {evaluation.elsewhere}.")
+    if evaluation.external:
+        yield _banner("Another system's predictions.", f"They were read from {evaluation.external}.")
 
 
 def _banner(what: str, why: str) -> str:
     return f'<p class="banner" role="note"><strong>{what}</strong> {escape(why)}</p>'
 
 
-def _headline(evaluation: Evaluation, findings: Analysis) -> list[tuple[str, str, str]]:
+def _headline(evaluation: Evaluation, analysis: Analysis) -> list[tuple[str, str, str]]:
     summary = evaluation.summary
     present = int((summary.count > 0).sum())
     perfect = int(((summary.correct == summary.count) & (summary.count > 0)).sum())
     listed = [
         ("Top-5", percent(summary.top5), between(summary.top5_interval)),
         ("Top-10", percent(summary.top10), between(summary.top10_interval)),
-        ("Macro recall", percent(summary.macro_recall), f"mean over {present:,} characters"),
+        ("Macro recall", percent(summary.macro_recall), f"mean over {counted(present, 'character')}"),
         ("Macro F1", percent(summary.macro_f1), f"precision {percent(summary.macro_precision)}"),
-        ("Never misread", f"{perfect:,}", f"of {present:,} characters"),
+        ("Never misread", f"{perfect:,}", f"of {counted(present, 'character')}"),
     ]
-    if findings.calibration:
-        listed.append(("Calibration error", percent(findings.calibration.ece), "expected, 15 bins"))
+    if analysis.calibration:
+        listed.append(("Calibration error", percent(analysis.calibration.ece), "expected, 15 bins"))
     if isfinite(evaluation.seconds):
         speed = f"{evaluation.pictures_per_second:,.0f} per second"
         listed.append(("Time per picture", f"{evaluation.ms_per_picture:.2f} ms", speed))
@@ -184,7 +185,8 @@ def _all_classes(charset: Charset) -> Section:
 <div class="scroll" tabindex="0" role="region" aria-label="All characters"><table id="classes-table">
 <thead><tr>{heads}</tr></thead><tbody></tbody></table></div>
 <button class="plain" id="show-more" type="button"></button></div>"""
-    intro = f"{len(charset):,} characters. Click a heading to sort, a row to open; the arrow keys go from row to row."
+    keys = "Click a heading to sort, a row to open; the arrow keys go from row to row."
+    intro = f"{counted(len(charset), 'character')}. {keys}"
     return Section("classes", "All characters", "All characters", intro, body)
 
 
@@ -197,7 +199,7 @@ def _made_from(evaluation: Evaluation) -> Section:
     facts = {
         "Checkpoint": evaluation.checkpoint,
         "Checkpoint digest": evaluation.checkpoint_digest,
-        "Predictions from": evaluation.elsewhere,
+        "Predictions from": evaluation.external,
         "Network": evaluation.arch,
         "Pack": evaluation.pack,
         "Pack digest": evaluation.pack_digest,
@@ -258,5 +260,5 @@ def _class_data(evaluation: Evaluation, confusions: list[Confusion], lists: List
 
 
 def _number(value: float) -> float | None:
-    """JSON has no nan."""
+    """Return a figure for JSON, which has no nan."""
     return round(value, 4) if isfinite(value) else None

@@ -1,6 +1,6 @@
 """The report's pictures of what went wrong: pairs, groups, characters, writers, and errors that may be wrong labels.
 
-Pictures are asked for from the most telling part on, since a page has room for a limited number of them.
+The most telling parts ask for pictures first, since a page has room for a limited number of them.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from hcr.evaluation.page.markup import (
     table,
 )
 from hcr.pack.store import PackReader
+from hcr.text import counted
 
+# How many of each are shown, and how many pictures for a direction of a pair, for a class, and for a writer.
 _PAIRS, _GROUPS, _CLASSES, _WRITERS = 100, 60, 36, 12
-_PICTURES = 4  # a direction of a pair
-_ERRORS = 8  # a class
-_HAND = 12  # a writer
+_PICTURES, _ERRORS, _HAND = 4, 8, 12
 
 
 class Lists:
@@ -41,8 +41,8 @@ class Lists:
     errors: for each label its misread samples as places in the predictions' arrays, highest score first.
     """
 
-    def __init__(self, evaluation: Evaluation, findings: Analysis, reader: PackReader, gallery: Gallery) -> None:
-        self._evaluation, self._findings, self._reader, self._gallery = evaluation, findings, reader, gallery
+    def __init__(self, evaluation: Evaluation, analysis: Analysis, reader: PackReader, gallery: Gallery) -> None:
+        self._evaluation, self._analysis, self._reader, self._gallery = evaluation, analysis, reader, gallery
         self._charset, self._predictions = evaluation.charset, evaluation.predictions
         wrong = np.flatnonzero(~self._predictions.hit)
         score = np.nan_to_num(self._predictions.score[wrong, 0], nan=-1.0)
@@ -70,7 +70,7 @@ class Lists:
 
     def pairs(self) -> Section | None:
         """Show the pairs that are confused most, both ways together; None where nothing was misread."""
-        found = _both_ways(self._findings.confusions)
+        found = _both_ways(self._analysis.confusions)
         if not found:
             return None
         cards = [self._pair(*pair) for pair in found[:_PAIRS]]
@@ -79,13 +79,13 @@ class Lists:
         body = folded(cards, 12, '<div class="cards">', "</div>", "pairs")
         return Section("pairs", "Pairs", "Most confused pairs", intro, body)
 
-    def _pair(self, a: int, b: int, there: int, back: int) -> str:
+    def _pair(self, a: int, b: int, count: int, back: int) -> str:
         head = (
             f'<header>{character(self._charset[a])}<span class="versus" aria-hidden="true">⇄</span>'
-            f'{character(self._charset[b])}<span class="end"><b>{there + back:,}</b><br>'
-            f'<span class="soft small">{_times(there + back)}</span></span></header>'
+            f'{character(self._charset[b])}<span class="end"><b>{count + back:,}</b><br>'
+            f'<span class="soft small">{_times(count + back)}</span></span></header>'
         )
-        return f'<article class="card">{head}{self._direction(a, b, there)}{self._direction(b, a, back)}</article>'
+        return f'<article class="card">{head}{self._direction(a, b, count)}{self._direction(b, a, back)}</article>'
 
     def _direction(self, target: int, predicted: int, count: int) -> str:
         if count:
@@ -101,12 +101,12 @@ class Lists:
 
     def groups(self) -> Section | None:
         """Show the groups of characters that are confused among themselves; None where there are none."""
-        groups = self._findings.groups[:_GROUPS]
+        groups = self._analysis.groups[:_GROUPS]
         if not groups:
             return None
         group_of = {label: number for number, group in enumerate(groups) for label in group.labels}
         edges: dict[int, list[Confusion]] = defaultdict(list)
-        for pair in self._findings.confusions:
+        for pair in self._analysis.confusions:
             number = group_of.get(pair.target)
             if number is not None and group_of.get(pair.predicted) == number:
                 edges[number].append(pair)
@@ -126,10 +126,10 @@ class Lists:
                 f'<p class="soft small">{recall} recall; {group.inside:,} of {errors:,} errors '
                 f"stay in the group</p>{line(shots)}</article>"
             )
-        rest = next((row for row in self._findings.by_group if not row.name), None)
+        rest = next((row for row in self._analysis.by_group if not row.name), None)
         intro = "Characters that are taken for each other, found from the errors alone."
         if rest and rest.n:
-            intro += f" The {rest.classes:,} characters in no group have a recall of {percent(rest.recall)}."
+            intro += f" The {counted(rest.classes, 'character')} in no group have a recall of {percent(rest.recall)}."
         body = folded(cards, 12, '<div class="cards">', "</div>", "groups")
         return Section("groups", "Groups", "Confused among themselves", intro, body)
 
@@ -162,7 +162,7 @@ class Lists:
 
     def writers(self) -> Section | None:
         """Show the worst writers with a line of their hand; None where the pack names no writers."""
-        rows = [row for row in self._findings.writers if row.name and row.n]
+        rows = [row for row in self._analysis.writers if row.name and row.n]
         if not rows:
             return None
         writer_of = self._reader.writers[self._predictions.index]
@@ -175,9 +175,9 @@ class Lists:
                 for row in rows
             ]
             every = table(("writer", "pictures", "recall", "95% interval", "mean confidence"), cells)
-            body += f'<details class="more"><summary>Show all {len(rows):,} writers</summary>{every}</details>'
+            body += f'<details class="more"><summary>Show all {counted(len(rows), "writer")}</summary>{every}</details>'
         intro = (
-            f"{len(rows):,} writers, from {percent(rows[0].recall)} to {percent(rows[-1].recall)} recall. "
+            f"{counted(len(rows), 'writer')}, from {percent(rows[0].recall)} to {percent(rows[-1].recall)} recall. "
             "Of each hand some pictures, up to half of them misread: underlined, with the answer below."
         )
         return Section("writers", "Writers", "The worst writers", intro, body)
@@ -197,7 +197,7 @@ class Lists:
 
     def confident_errors(self) -> Section | None:
         """Show the errors with the highest scores, and where each lies; None where nothing was misread."""
-        places = self._findings.confident_errors.tolist()
+        places = self._analysis.confident_errors.tolist()
         if not places:
             return None
         origins = self._reader.origins(self._predictions.index[places].tolist())

@@ -1,4 +1,4 @@
-"""Running forms: which components of a character a fast hand writes otherwise, and how; one room within the pen's."""
+"""Running script: which components of a character fast writers write in another form, and how."""
 
 from hcr.synth.cursive.sites import around, knots_of, sheltered, sites_of, with_running_forms
 

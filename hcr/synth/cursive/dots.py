@@ -1,6 +1,6 @@
 """Running forms of components made of dots and other short strokes.
 
-Rules as in `components`, which says what a rule is.
+What a rule is stands in `rules.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hcr.synth.cursive.forms import Found, New, between, body, knots, moved
+from hcr.synth.cursive.lines import Found, New, between, body, knots, moved
 from hcr.synth.skeleton import DOT, HENG, NA, PIE, SHU, TI, Stroke
 
 

@@ -1,6 +1,6 @@
 """Running forms of components with strokes that fall left and right across each other.
 
-Rules as in `components`, which says what a rule is.
+What a rule is stands in `rules.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hcr.synth.cursive.forms import Found, New, between, body, knots, moved
+from hcr.synth.cursive.lines import Found, New, between, body, knots, moved
 from hcr.synth.skeleton import BENT, DOT, HENG, NA, PIE, SHU, TI, Stroke
 
 
@@ -115,19 +115,19 @@ def robe(strokes: Sequence[Stroke], first: int) -> Found | None:
     run = strokes[first : first + 5]
     if len(run) < 4 or run[0].kind != DOT or not _falls(run[1]) or run[2].kind not in (SHU, BENT) or run[2].hooked:
         return None
-    dot, bent, shaft = run[:3]
-    if dot.start[1] > bent.start[1] or bent.start[0] > 0.3 or not bent.end[0] < shaft.start[0] < bent.at(1)[0] + 0.05:
+    dot, bent, upright = run[:3]
+    if dot.start[1] > bent.start[1] or bent.start[0] > 0.3 or not bent.end[0] < upright.start[0] < bent.at(1)[0] + 0.05:
         return None
-    if run[3].kind not in (DOT, NA) or run[3].start[0] < shaft.start[0] - 0.02:
+    if run[3].kind not in (DOT, NA) or run[3].start[0] < upright.start[0] - 0.02:
         return None
     small = list(run[3 : 5 if len(run) > 4 and run[3].direction(0) > 100 and run[4].kind in (DOT, NA) else 4])
     last = [New(knots(small[-1]))] if len(small) == 1 else [New(knots(small[0]), 2), New(knots(small[1]))]
     one = [New([small[0].start, small[-1].end])]
-    descent = [bent.start, bent.at(1), between(bent.at(1), bent.end, 0.85), moved(shaft.start, 0, 0.03), shaft.end]
+    descent = [bent.start, bent.at(1), between(bent.at(1), bent.end, 0.85), moved(upright.start, 0, 0.03), upright.end]
     return 3 + len(small), [
-        (0.2, [New(knots(dot), 2), New(knots(bent)), New(knots(shaft)), *last]),
-        (0.2, [New(knots(dot)), New(knots(bent), 2), New(knots(shaft), 0.6), *last]),
+        (0.2, [New(knots(dot), 2), New(knots(bent)), New(knots(upright)), *last]),
+        (0.2, [New(knots(dot)), New(knots(bent), 2), New(knots(upright), 0.6), *last]),
         (0.16, [New(knots(dot)), New(descent), *one]),
         (0.12, [New(knots(dot), 2), New(descent, 2), *one]),
-        (0.08, [New(knots(dot)), New(knots(bent)), New(knots(shaft), 2), *one]),
+        (0.08, [New(knots(dot)), New(knots(bent)), New(knots(upright), 2), *one]),
     ]

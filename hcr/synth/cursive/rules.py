@@ -1,8 +1,8 @@
-"""The components that have running forms: how each is found, and how a fast hand writes it.
+"""The components that have running forms: how each is found, and how a fast writer writes it.
 
-A rule looks at the strokes from one on and gives how many of them are the component, and its alternatives: the share of
-each among the hands that like running forms, and its lines. Geometry decides, not a dictionary of radicals, so that a
-box is a box in 口, 日, 只 and 高 alike. What it takes wrongly for a component is still drawn as that would be, legibly.
+A rule looks at the strokes from one on. It returns how many of them are the component, and its alternatives: the share
+of each among the writers who like running forms, and its lines. Geometry decides, not a dictionary of radicals, so that
+a box is a box in 口, 日, 只 and 高 alike. What a rule takes wrongly for a component is drawn as that would be, legibly.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from hcr.synth.cursive.dots import dots_in_row, heart, legs, lid, pair_of_dots, roof, speech, water
 from hcr.synth.cursive.falling import again, beast, robe, strike, woman
-from hcr.synth.cursive.forms import Found, New, Rule, between, body, knots, moved
+from hcr.synth.cursive.lines import Found, New, Rule, between, body, knots, moved
 from hcr.synth.cursive.uprights import (
     base,
     cart,

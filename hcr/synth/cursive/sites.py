@@ -1,8 +1,11 @@
-"""The running forms of a character: which strokes a fast hand writes otherwise, and what it likes to join.
+"""The running forms of a character: which strokes fast writers write otherwise, and what they like to join.
 
 Between the skeletons and the copybook. A component that has running forms is a site: a run of strokes with alternatives
-to them. Which one is written is a hand's liking, kept over characters. No two sites share a stroke; the rule that comes
-first in `components.RULES` has it.
+to them. Which one is written is a writer's liking, kept over characters. No two sites share a stroke; the rule that
+comes first in `rules.RULES` has it.
+
+Roofs are treated here, too (`sheltered`). In print 宀 is a lid with short sides, and what is below stands clear of it.
+People give it sides and write the rest between them; how deep is a habit of each writer.
 """
 
 from __future__ import annotations
@@ -14,9 +17,16 @@ from typing import NamedTuple
 import numpy as np
 
 from hcr.synth.cursive.dots import is_roof
-from hcr.synth.cursive.forms import New
+from hcr.synth.cursive.lines import New
 from hcr.synth.cursive.rules import RULES, box, walk
 from hcr.synth.skeleton import BENT, CUTS, DOT, HENG, NA, PIE, SHU, TI, Stroke
+
+# A roof, 宀, and what stands below it.
+_LONGER = 1.0  # by how much of their length the sides grow
+_LONGEST = 0.3  # of the height of what is below
+_RAISED = 0.2
+_CLEAR = 0.07  # sides of the box that stay free below the roof's line
+_NARROWER = 0.1
 
 
 class Site(NamedTuple):
@@ -130,18 +140,6 @@ def with_running_forms(strokes: Sequence[Stroke], sites: Sequence[Site], new: It
 def knots_of(sites: Sequence[Site]) -> list[np.ndarray]:
     """List the knots of all alternatives."""
     return [np.array(line.knots) for site in sites for _, lines in site.alternatives for line in lines]
-
-
-# Roofs and what stands below them.
-#
-# Between the skeletons and the copybook. In print 宀 is a lid with short sides, and what is below stands clear of it.
-# People give it sides and write the rest between them; how deep is a habit of each hand.
-#
-_LONGER = 1.0  # by how much of their length the sides grow
-_LONGEST = 0.3  # of the height of what is below
-_RAISED = 0.2
-_CLEAR = 0.07  # sides of the box that stay free below the roof's line
-_NARROWER = 0.1
 
 
 def sheltered(strokes: Sequence[Stroke], written: Sequence[Stroke]) -> np.ndarray:

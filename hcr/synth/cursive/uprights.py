@@ -1,6 +1,6 @@
 """Running forms of components around an upright: frames, the left sides of many characters, and stacked levels.
 
-Rules as in `components`, which says what a rule is.
+What a rule is stands in `rules.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hcr.synth.cursive.forms import Found, New, between, body, knots, moved
+from hcr.synth.cursive.lines import Found, New, between, body, knots, moved
 from hcr.synth.skeleton import DOT, HENG, NA, PIE, SHU, TI, Stroke
 
 
@@ -27,12 +27,12 @@ def ear(strokes: Sequence[Stroke], first: int) -> Found | None:
         return None
     waist = bow.at(2) if bow.pieces > 3 else between(between(head, low), shoulder, 0.3)
     foot = between(low, moved(bow.end, 0, 0.02), 0.7)
-    shaft = New(knots(upright))
+    side = New(knots(upright))
     return 2, [
-        (0.22, [New([bow.start, shoulder, waist, low, foot]), shaft]),
-        (0.16, [New([bow.start, shoulder, waist, low, foot], 2), shaft]),
-        (0.2, [shaft, New([head, shoulder, waist, low, foot])]),
-        (0.08, [shaft, New([head, shoulder, between(shoulder, low, 0.6), foot * [0, 1] + head * [1, 0]])]),
+        (0.22, [New([bow.start, shoulder, waist, low, foot]), side]),
+        (0.16, [New([bow.start, shoulder, waist, low, foot], 2), side]),
+        (0.2, [side, New([head, shoulder, waist, low, foot])]),
+        (0.08, [side, New([head, shoulder, between(shoulder, low, 0.6), foot * [0, 1] + head * [1, 0]])]),
     ]
 
 
@@ -93,24 +93,24 @@ def tick(strokes: Sequence[Stroke], first: int) -> Found | None:
     """扌 and the left sides 土 牛 王 子: an upright, then a rising stroke across it: one line."""
     if first + 1 >= len(strokes):
         return None
-    shaft, rise = strokes[first : first + 2]
-    straight = shaft.pieces - shaft.hooked == 1 and 70 < shaft.direction(0) < 115
+    upright, rise = strokes[first : first + 2]
+    straight = upright.pieces - upright.hooked == 1 and 70 < upright.direction(0) < 115
     if not straight or rise.kind not in (HENG, TI) or rise.hooked or not -60 < rise.direction(0) < -11:
         return None
-    foot = shaft.body_end
+    foot = upright.body_end
     if not rise.start[0] < foot[0] + 0.03 < rise.end[0] + 0.02 or rise.end[0] - rise.start[0] > 0.48:
         return None
-    if rise.start[1] < between(shaft.start, foot, 0.4)[1] or rise.start[1] > foot[1] + 0.16:
+    if rise.start[1] < between(upright.start, foot, 0.4)[1] or rise.start[1] > foot[1] + 0.16:
         return None
     alternatives = [
-        (0.3, [New(knots(shaft), 2), New(knots(rise))]),
-        (0.16, [New([shaft.start, foot, rise.start, rise.end])]),
-        (0.1, [New(body(shaft)), New(knots(rise))]),
+        (0.3, [New(knots(upright), 2), New(knots(rise))]),
+        (0.16, [New([upright.start, foot, rise.start, rise.end])]),
+        (0.1, [New(body(upright)), New(knots(rise))]),
     ]
     if (
         first and strokes[first - 1].kind == HENG and not strokes[first - 1].hooked
     ):  # without a level stroke above, 子 would become 阝
-        alternatives.append((0.2, [New([shaft.start, foot, rise.end])]))
+        alternatives.append((0.2, [New([upright.start, foot, rise.end])]))
     return 2, alternatives
 
 
@@ -119,19 +119,19 @@ def side_tree(strokes: Sequence[Stroke], first: int) -> Found | None:
     run = strokes[first : first + 3]
     if len(run) < 3 or [s.kind for s in run[1:]] not in ([PIE, DOT], [PIE, NA], [DOT, DOT]):
         return None
-    shaft, fall, dot = run
-    if shaft.kind != SHU or shaft.hooked or fall.direction(0) < 105 or np.hypot(*(dot.end - dot.start)) > 0.26:
+    upright, fall, dot = run
+    if upright.kind != SHU or upright.hooked or fall.direction(0) < 105 or np.hypot(*(dot.end - dot.start)) > 0.26:
         return None
-    if abs(fall.start[0] - dot.start[0]) > 0.15 or not shaft.start[1] < fall.start[1] < shaft.end[1] - 0.15:
+    if abs(fall.start[0] - dot.start[0]) > 0.15 or not upright.start[1] < fall.start[1] < upright.end[1] - 0.15:
         return None
-    if not abs(fall.start[0] - shaft.line[:, 0].mean()) < 0.1:
+    if not abs(fall.start[0] - upright.line[:, 0].mean()) < 0.1:
         return None
-    upright = New(knots(shaft))
+    stem = New(knots(upright))
     return 3, [
-        (0.22, [upright, New(knots(fall), 2), New(knots(dot))]),
-        (0.16, [upright, New([fall.start, fall.end, dot.end])]),
-        (0.16, [New([shaft.start, shaft.end, between(fall.start, fall.end, 0.85), dot.end])]),
-        (0.14, [New(knots(shaft), 2), New(knots(fall)), New([dot.start, between(dot.start, dot.end, 0.7)])]),
+        (0.22, [stem, New(knots(fall), 2), New(knots(dot))]),
+        (0.16, [stem, New([fall.start, fall.end, dot.end])]),
+        (0.16, [New([upright.start, upright.end, between(fall.start, fall.end, 0.85), dot.end])]),
+        (0.14, [New(knots(upright), 2), New(knots(fall)), New([dot.start, between(dot.start, dot.end, 0.7)])]),
     ]
 
 
@@ -140,20 +140,20 @@ def foot(strokes: Sequence[Stroke], first: int) -> Found | None:
     run = strokes[first : first + 4]
     if len(run) < 4 or run[0].kind != SHU or run[0].hooked or run[1].kind not in (HENG, TI) or run[1].hooked:
         return None
-    shaft, level, fall, sweep = run
+    upright, level, fall, sweep = run
     if fall.kind not in (PIE, SHU, DOT) or fall.direction(0) < 90 or not 8 < sweep.direction(0) < 65:
         return None
-    if abs(level.start[0] - shaft.line[:, 0].mean()) > 0.1 or level.end[0] - level.start[0] > 0.4:
+    if abs(level.start[0] - upright.line[:, 0].mean()) > 0.1 or level.end[0] - level.start[0] > 0.4:
         return None
-    if fall.end[0] > shaft.end[0] or sweep.end[0] < shaft.end[0] + 0.15 or sweep.end[1] < shaft.end[1] - 0.1:
+    if fall.end[0] > upright.end[0] or sweep.end[0] < upright.end[0] + 0.15 or sweep.end[1] < upright.end[1] - 0.1:
         return None
-    side, turn = New(knots(fall), 2), New([shaft.start, shaft.end, level.end])
+    side, turn = New(knots(fall), 2), New([upright.start, upright.end, level.end])
     return 4, [
-        (0.2, [New(knots(shaft), 2), New(knots(level)), side, New(knots(sweep))]),
+        (0.2, [New(knots(upright), 2), New(knots(level)), side, New(knots(sweep))]),
         (0.2, [turn, side, New(knots(sweep))]),
-        (0.16, [New([shaft.start, between(shaft.start, shaft.end, 0.7), fall.end, sweep.end])]),
+        (0.16, [New([upright.start, between(upright.start, upright.end, 0.7), fall.end, sweep.end])]),
         (0.12, [turn, New([fall.end, sweep.end])]),
-        (0.08, [New(knots(shaft)), New(knots(level), 2), side, New(knots(sweep))]),
+        (0.08, [New(knots(upright)), New(knots(level), 2), side, New(knots(sweep))]),
     ]
 
 
@@ -162,15 +162,18 @@ def step(strokes: Sequence[Stroke], first: int) -> Found | None:
     run = strokes[first : first + 3]
     if len(run) < 3 or run[0].kind not in (PIE, DOT) or run[1].kind != PIE or run[2].kind != SHU or run[2].hooked:
         return None
-    upper, lower, shaft = run
+    upper, lower, upright = run
     if upper.direction(0) < 100 or not -0.1 < lower.start[1] - upper.start[1] < 0.35:
         return None
-    if abs(lower.start[0] - upper.start[0]) > 0.15 or not lower.end[0] - 0.03 < shaft.start[0] < lower.start[0] + 0.05:
+    if (
+        abs(lower.start[0] - upper.start[0]) > 0.15
+        or not lower.end[0] - 0.03 < upright.start[0] < lower.start[0] + 0.05
+    ):
         return None
-    hanging = [lower.start, between(lower.start, lower.end, 0.8), shaft.start, shaft.end]
+    hanging = [lower.start, between(lower.start, lower.end, 0.8), upright.start, upright.end]
     return 3, [
-        (0.2, [New(knots(upper), 2), New(knots(lower)), New(knots(shaft))]),
-        (0.2, [New(knots(upper), 2), New(knots(lower), 2), New(knots(shaft))]),
+        (0.2, [New(knots(upper), 2), New(knots(lower)), New(knots(upright))]),
+        (0.2, [New(knots(upper), 2), New(knots(lower), 2), New(knots(upright))]),
         (0.16, [New(knots(upper)), New(hanging)]),
         (0.1, [New(knots(upper), 2), New(hanging)]),
     ]
@@ -180,24 +183,20 @@ def base(strokes: Sequence[Stroke], first: int) -> Found | None:
     """土 工 王 止 and the like: an upright, then the level stroke on which it stands: joined, or it turns into it."""
     if first + 1 >= len(strokes):
         return None
-    shaft, level = strokes[first : first + 2]
-    if shaft.kind != SHU or shaft.hooked or level.kind != HENG or level.hooked:
+    upright, level = strokes[first : first + 2]
+    if upright.kind != SHU or upright.hooked or level.kind != HENG or level.hooked:
         return None
-    foot = shaft.end
+    foot = upright.end
     along = (foot[0] - level.start[0]) / max(0.05, level.end[0] - level.start[0])
     if not 0.15 < along < 0.8 or abs(between(level.start, level.end, along)[1] - foot[1]) > 0.08:
         return None
     return 2, [
-        (0.3, [New(knots(shaft), 2), New(knots(level))]),
-        (0.12, [New([shaft.start, foot, between(level.start, level.end, 0.1), level.end])]),
-        (0.1, [New([shaft.start, foot, level.end])]),
+        (0.3, [New(knots(upright), 2), New(knots(level))]),
+        (0.12, [New([upright.start, foot, between(level.start, level.end, 0.1), level.end])]),
+        (0.1, [New([upright.start, foot, level.end])]),
     ]
 
 
-# Running forms of components of uprights, many of them with hooks.
-#
-# Rules as in `components`, which says what a rule is.
-#
 def _hooked_upright(stroke: Stroke) -> bool:
     return stroke.hooked and stroke.pieces == 2 and 70 < stroke.direction(0) < 110
 
@@ -207,18 +206,18 @@ def inch(strokes: Sequence[Stroke], first: int) -> Found | None:
     run = strokes[first : first + 3]
     if len(run) < 3 or run[0].kind != HENG or run[0].hooked or not _hooked_upright(run[1]) or run[2].kind != DOT:
         return None
-    level, shaft, dot = run
-    low = shaft.body_end
+    level, upright, dot = run
+    low = upright.body_end
     if dot.direction(0) > 90 or not level.start[0] < dot.start[0] < low[0]:
         return None
     if not level.line[:, 1].mean() < dot.start[1] < low[1]:
         return None
     return 3, [
-        (0.26, [New(knots(level)), New(knots(shaft), 2), New(knots(dot))]),
-        (0.16, [New(knots(level), 2), New(knots(shaft)), New(knots(dot))]),
-        (0.14, [New(knots(level), 2), New(knots(shaft), 2), New(knots(dot))]),
-        (0.12, [New(knots(level)), New(body(shaft)), New(knots(dot))]),
-        (0.08, [New(knots(level)), New([shaft.start, low, moved(dot.start, 0, 0.02), dot.end])]),
+        (0.26, [New(knots(level)), New(knots(upright), 2), New(knots(dot))]),
+        (0.16, [New(knots(level), 2), New(knots(upright)), New(knots(dot))]),
+        (0.14, [New(knots(level), 2), New(knots(upright), 2), New(knots(dot))]),
+        (0.12, [New(knots(level)), New(body(upright)), New(knots(dot))]),
+        (0.08, [New(knots(level)), New([upright.start, low, moved(dot.start, 0, 0.02), dot.end])]),
     ]
 
 
@@ -227,8 +226,8 @@ def small(strokes: Sequence[Stroke], first: int) -> Found | None:
     run = strokes[first : first + 3]
     if len(run) < 3 or run[0].kind != SHU or run[1].kind not in (PIE, DOT) or run[2].kind not in (NA, DOT):
         return None
-    shaft, left, right = run
-    low, high = shaft.body_end, shaft.start
+    upright, left, right = run
+    low, high = upright.body_end, upright.start
     if not left.line[:, 0].max() < low[0] + 0.02 or not right.line[:, 0].min() > low[0] - 0.02:
         return None
     longest = max(abs(stroke.end - stroke.start).max() for stroke in (left, right))
@@ -238,11 +237,11 @@ def small(strokes: Sequence[Stroke], first: int) -> Found | None:
     out = New([right.start, between(right.start, right.end, 0.7)])
     wave = [left.start, left.end, between(left.end, right.start), right.end]
     return 3, [
-        (0.22, [New(knots(shaft), 2), New(knots(left)), New(knots(right))]),
-        (0.18, [New(body(shaft)), New(knots(left), 2), New(knots(right))]),
-        (0.14, [New(knots(shaft), 2), New(knots(left), 2), New(knots(right))]),
-        (0.12, [New(body(shaft)), New([left.start, between(left.start, left.end, 0.6)]), out]),
-        (0.08, [New(body(shaft)), New(wave)]),
+        (0.22, [New(knots(upright), 2), New(knots(left)), New(knots(right))]),
+        (0.18, [New(body(upright)), New(knots(left), 2), New(knots(right))]),
+        (0.14, [New(knots(upright), 2), New(knots(left), 2), New(knots(right))]),
+        (0.12, [New(body(upright)), New([left.start, between(left.start, left.end, 0.6)]), out]),
+        (0.08, [New(body(upright)), New(wave)]),
     ]
 
 
@@ -270,21 +269,24 @@ def mountain(strokes: Sequence[Stroke], first: int) -> Found | None:
     run = strokes[first : first + 3]
     if len(run) < 3 or run[0].kind != SHU or run[0].hooked or run[1].pieces != 2 or run[2].kind not in (SHU, DOT, PIE):
         return None
-    shaft, bend, right = run
+    upright, bend, right = run
     if not 65 < bend.direction(0) < 115 or not -40 < bend.direction(1) < 15 or not 65 < right.direction(0) < 120:
         return None
-    if not bend.start[0] < shaft.start[0] < right.start[0] or shaft.start[1] > right.start[1] + 0.03:
+    if not bend.start[0] < upright.start[0] < right.start[0] or upright.start[1] > right.start[1] + 0.03:
         return None
     corner = bend.at(1)
-    if abs(shaft.end[1] - corner[1]) > 0.12 or right.start[0] - bend.end[0] > 0.12:
+    if abs(upright.end[1] - corner[1]) > 0.12 or right.start[0] - bend.end[0] > 0.12:
         return None
-    foot = between(shaft.end, corner, 0.3)
+    foot = between(upright.end, corner, 0.3)
     return 3, [
-        (0.2, [New(knots(shaft)), New(knots(bend), 2), New(knots(right))]),
-        (0.16, [New(knots(shaft)), New([bend.start, corner, right.end, right.start])]),
-        (0.14, [New(knots(shaft), 2), New(knots(bend), 2), New(knots(right))]),
-        (0.14, [New(knots(shaft)), New([bend.start, corner, between(corner, right.end, 0.9), right.start, right.end])]),
-        (0.1, [New([bend.start, corner, foot, shaft.start, shaft.end, right.end, right.start])]),
+        (0.2, [New(knots(upright)), New(knots(bend), 2), New(knots(right))]),
+        (0.16, [New(knots(upright)), New([bend.start, corner, right.end, right.start])]),
+        (0.14, [New(knots(upright), 2), New(knots(bend), 2), New(knots(right))]),
+        (
+            0.14,
+            [New(knots(upright)), New([bend.start, corner, between(corner, right.end, 0.9), right.start, right.end])],
+        ),
+        (0.1, [New([bend.start, corner, foot, upright.start, upright.end, right.end, right.start])]),
     ]
 
 
@@ -293,18 +295,18 @@ def person(strokes: Sequence[Stroke], first: int) -> Found | None:
     run = strokes[first : first + 2]
     if len(run) < 2 or run[0].kind != PIE or run[1].kind != SHU or run[1].hooked or run[1].pieces != 1:
         return None
-    fall, shaft = run
-    along = (shaft.start[1] - fall.start[1]) / max(0.05, fall.end[1] - fall.start[1])
+    fall, upright = run
+    along = (upright.start[1] - fall.start[1]) / max(0.05, fall.end[1] - fall.start[1])
     on = between(fall.start, fall.end, along)
-    if not 0.25 < along < 1.05 or abs(on[0] - shaft.start[0]) > 0.09 or shaft.end[1] < fall.end[1] + 0.12:
+    if not 0.25 < along < 1.05 or abs(on[0] - upright.start[0]) > 0.09 or upright.end[1] < fall.end[1] + 0.12:
         return None
-    if not 100 < fall.direction(0) < 145 or not 75 < shaft.direction(0) < 105:
+    if not 100 < fall.direction(0) < 145 or not 75 < upright.direction(0) < 105:
         return None
     return 2, [
-        (0.26, [New(knots(fall), 2), New(knots(shaft))]),
-        (0.2, [New([fall.start, between(fall.start, fall.end, 0.85), moved(shaft.start, 0, 0.03), shaft.end])]),
-        (0.16, [New([fall.start, moved(on, 0, 0.02), shaft.end])]),
-        (0.1, [New([between(fall.start, fall.end, 0.15), between(fall.start, fall.end, 0.65)]), New(knots(shaft))]),
+        (0.26, [New(knots(fall), 2), New(knots(upright))]),
+        (0.2, [New([fall.start, between(fall.start, fall.end, 0.85), moved(upright.start, 0, 0.03), upright.end])]),
+        (0.16, [New([fall.start, moved(on, 0, 0.02), upright.end])]),
+        (0.1, [New([between(fall.start, fall.end, 0.15), between(fall.start, fall.end, 0.65)]), New(knots(upright))]),
     ]
 
 

@@ -1,1 +1,1 @@
-"""What the pen takes from handwriting fonts: their forms, and the proportions of their hands."""
+"""What drawn handwriting takes from fonts: their forms, and their proportions."""

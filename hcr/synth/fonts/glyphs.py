@@ -1,13 +1,12 @@
-"""Fonts as one more kind of copybook: each glyph's centre lines, as flat tensors on a device.
+"""Fonts as one more kind of copybook: each glyph's centre lines, as flat tensors.
 
 A font of handwriting has what rules about components do not: how one hand really runs its strokes together. Its brush
-is taken off (`thinning.py`), so that the drawn hands write its forms with their own pens (`retrace.py`). The price is
-time at the start, about a millisecond of a core for each glyph, and 3 KB of memory.
+is taken off (`thinning.py`), so that drawn writers write its forms with their own pens (`retrace.py`). The price is
+time at the first start, about a millisecond of a core for each glyph, and 3 KB of memory (`cache.py` keeps the result).
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +18,10 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from hcr.errors import DataError
+from hcr.files import short_digest
 from hcr.synth.fonts.thinning import Lines, centre_lines
-from hcr.workers import crew
+from hcr.text import counted
+from hcr.workers import usual_processes, worker_pool
 
 _EM = 96  # pixels, as large as glyphs are thinned
 _SIDE = 144  # of the square they lie on: what swings out of the em box is kept
@@ -30,6 +31,8 @@ _BRUSH = 4.0  # pixels, the radius where none of them is there
 _ABSENT = "\U0010ffff"  # no character, so that a font shows what it shows for those that it lacks
 _BATCH = 256  # glyphs thinned at a time
 _TASK = 512  # glyphs of a font that one process takes
+_WORTH_POOL = 6000  # glyphs; with fewer, two processes take as long to start as they save
+_MOST_PROCESSES = 32  # by then what cannot be shared takes longer
 
 
 class Forms(NamedTuple):
@@ -52,26 +55,34 @@ class Forms(NamedTuple):
     opens: Tensor
     closes: Tensor
 
+    def to(self, device: torch.device) -> Forms:
+        """Return the same on a device."""
+        return Forms(*(tensor.to(device) for tensor in self))._replace(host_rows=self.host_rows)
 
-def make_forms(fonts: Sequence[Path], characters: str, device: str | torch.device = "cpu") -> Forms:
-    """Take the forms of `characters`, label order, from fonts. Raises: DataError for what is no font of these."""
+
+def make_forms(fonts: Sequence[Path], characters: str) -> Forms:
+    """Read the forms of `characters`, label order, from fonts. Raises: DataError for what is no font of these."""
     for path in fonts:
         require_font(path, characters)
     parts = [characters[start : start + _TASK] for start in range(0, len(characters), _TASK)]
-    with crew(len(fonts) * len(characters)) as each:
-        found = each(read_font, [(path, part) for path in fonts for part in parts])
+    with worker_pool(processes_for(len(fonts) * len(characters))) as mapped:
+        found = mapped(read_font, [(path, part) for path in fonts for part in parts])
         counts, columns = zip(*found, strict=True)
     rows = torch.from_numpy(np.concatenate(counts))
     points, broad, bow, line, opens, closes = (
-        torch.from_numpy(np.concatenate(column)).to(device) for column in zip(*columns, strict=True)
+        torch.from_numpy(np.concatenate(column)) for column in zip(*columns, strict=True)
     )
-    first = (rows.cumsum(0) - rows).to(device)
-    return Forms(first, rows.to(device), rows, points, broad, bow, line, opens, closes)
+    return Forms(rows.cumsum(0) - rows, rows, rows, points, broad, bow, line, opens, closes)
+
+
+def processes_for(glyphs: int) -> int:
+    """Return how many processes to share the work on so many glyphs among."""
+    return min(_MOST_PROCESSES, usual_processes()) if glyphs >= _WORTH_POOL else 1
 
 
 def font_digest(path: Path) -> str:
     """Return the first 16 hex digits of the SHA-256 of a font's bytes. Raises: DataError where it cannot be read."""
-    return hashlib.sha256(_bytes(path)).hexdigest()[:16]
+    return short_digest(_bytes(path))
 
 
 def _bytes(path: Path) -> bytes:
@@ -82,19 +93,19 @@ def _bytes(path: Path) -> bytes:
 
 
 def require_font(path: Path, characters: str) -> None:
-    """Look whether a file is a font that has some of the characters, without taking them.
+    """Check that a file is a font that has some of the characters, without reading them.
 
     Raises: DataError where it is not.
     """
     font, absent = _opened(path)
     if all((shape := _shape(font, char)).tobytes() == absent.tobytes() or not shape.any() for char in characters):
-        raise DataError(f"{path}: this font has none of the {len(characters):,} characters; name one that has")
+        raise DataError(f"{path}: this font has none of the {counted(len(characters), 'character')}; name one that has")
 
 
 def read_font(path: Path, characters: str) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Take the centre lines of `characters` from a font (TTF, OTF, WOFF2).
+    """Read the centre lines of `characters` from a font (TTF, OTF, WOFF2).
 
-    Gives how many points each character has, int64[C], and the columns of Forms from `points` on.
+    Returns how many points each character has, int64[C], and the columns of Forms from `points` on.
     Raises: DataError for what is no font.
     """
     font, absent = _opened(path)
@@ -153,9 +164,9 @@ def _measures(large: Lines) -> tuple[float, float]:
     return float(np.median(extent.max(1))), float(large.radius.mean())
 
 
-def _begins(of: np.ndarray) -> np.ndarray:
+def _begins(numbers: np.ndarray) -> np.ndarray:
     """Return where in an ascending row a new number begins."""
-    return np.flatnonzero(np.diff(of, prepend=-1))
+    return np.flatnonzero(np.diff(numbers, prepend=-1))
 
 
 def _columns(lines: Lines, size: float, brush: float) -> list[np.ndarray]:
@@ -167,10 +178,12 @@ def _columns(lines: Lines, size: float, brush: float) -> list[np.ndarray]:
     share = (place - begin) / np.maximum(end - begin, 1)
     bow = np.stack([-chord[:, 1], chord[:, 0]], 1) * (4 * share * (1 - share))[:, None]
     # People write from the left and from above.
-    ahead = chord[:, 0] + 0.7 * chord[:, 1] >= 0
-    since, until = np.where(ahead, place - begin, end - place), np.where(ahead, end - place, place - begin)
-    sets_in, ends = (np.where(ahead, lines.open[one], lines.open[other]) for one, other in ((begin, end), (end, begin)))
-    opens, closes = sets_in * np.clip(1 - since / 2, 0, 1), ends * np.clip(1 - until / 3, 0, 1)
+    forward = chord[:, 0] + 0.7 * chord[:, 1] >= 0
+    from_start, to_end = np.where(forward, place - begin, end - place), np.where(forward, end - place, place - begin)
+    sets_in, ends = (
+        np.where(forward, lines.open[first], lines.open[last]) for first, last in ((begin, end), (end, begin))
+    )
+    opens, closes = sets_in * np.clip(1 - from_start / 2, 0, 1), ends * np.clip(1 - to_end / 3, 0, 1)
 
     glyphs = _begins(lines.glyph)
     number = lines.line - lines.line[glyphs].repeat(np.diff(np.append(glyphs, len(place))))

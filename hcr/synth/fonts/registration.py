@@ -1,9 +1,13 @@
-"""Strokes laid onto a glyph: how each would have to move to lie where a font has it.
+"""The proportions of other hands: how far the strokes of the copybook move to lie where a font has them.
 
-Between the fonts and the copybook (`proportions.py`). A font's glyph is lines without order or names, some of them run
-together or left out; the strokes of the printed hand have both. They are moved until they explain the glyph's points:
-all together as a sheet of rubber is bent, each a little on its own, and the more surely the nearer they come. Where
-the glyph has no line for a stroke it goes with its neighbours. About a millisecond and a half of a core for each glyph.
+Between the fonts and the copybook. A font's glyph is lines without order or names, some of them run together or left
+out; the strokes of the printed hand have both. `fits` moves the strokes until they explain the glyph's points: all
+together as a sheet of rubber is bent, each a little on its own, and the more surely the nearer they come. Where the
+glyph has no line for a stroke, the stroke goes with its neighbours. About a millisecond and a half of a core a glyph.
+
+`proportions` takes the lines of running forms along with the strokes around them. So a drawn writer can take his
+proportions from fonts, and from between two of them, and still write every form that the rules know. Moves are rounded
+to 1/1024 of the box: what other processors round otherwise does not show.
 
 Source of the scheme: Myronenko and Song, Point set registration: coherent point drift, IEEE Transactions on Pattern
 Analysis and Machine Intelligence 32, 2010; the sheet is a grid of Gaussian bumps here, which is less to solve.
@@ -22,13 +26,13 @@ from torch import Tensor
 
 from hcr.synth.fonts.glyphs import Forms
 from hcr.synth.skeleton import CUTS, Stroke, interpolate
-from hcr.workers import Each
+from hcr.workers import Map
 
 POINTS = 9
 """Points of a stroke that are moved, evenly spaced."""
 
 _MOST = 96  # points of a glyph that are looked at
-_BATCH = 128
+_BATCH = 128  # characters laid onto glyphs at a time
 _GRID = 5  # bumps of the sheet, a side
 _BUMP = 0.3  # sides of the box, their standard deviation
 _STIFF, _OWN = 1e-3, 3e-2  # what it costs to bend the sheet, and to move one stroke
@@ -38,6 +42,12 @@ _TURNED = 0.1  # sides of the box: a line across a stroke counts as twice that m
 _STRAY = 0.005  # share of the density that belongs to no stroke
 _SMALLER, _LARGER = 0.6, 1.6
 _POOR = 0.036  # sides of the box: a mean distance above which a glyph is not what the strokes say
+
+_REACH = 0.05  # sides of the box within which a line of a running form goes with a stroke
+_FINE = 1024
+_TASK = 128  # characters
+_AT = np.linspace(0, CUTS - 1, POINTS)
+_BACK = np.linspace(0, POINTS - 1, CUTS)
 
 
 class _Batch(NamedTuple):
@@ -51,19 +61,19 @@ class _Batch(NamedTuple):
 
 
 def fit(
-    strokes: Sequence[np.ndarray], glyphs: Sequence[tuple[np.ndarray, np.ndarray]], each: Each = starmap
+    strokes: Sequence[np.ndarray], glyphs: Sequence[tuple[np.ndarray, np.ndarray]], mapped: Map = starmap
 ) -> Iterator[np.ndarray]:
     """Return by how much the strokes move, float64[S, POINTS, 2] for each float[S, POINTS, 2].
 
     strokes: of C characters, in the unit box. glyphs: of each the points float[M, 2] of its lines, in any box of about
-    that size, and the line of each point, int[M], ascending. each: what does the work, begun when this returns.
-    Zeros: there is no glyph, or none that the strokes can be laid onto.
+    that size, and the line of each point, int[M], ascending. mapped: does the work, which has started
+    when this returns. Zeros: there is no glyph, or none that the strokes can be laid onto.
     """
-    there = [number for number, (points, _) in enumerate(glyphs) if len(points) > 1]
+    placed = [number for number, (points, _) in enumerate(glyphs) if len(points) > 1]
     # Alike in size, so that little of a batch is padding.
-    there.sort(key=lambda number: (len(strokes[number]), len(glyphs[number][0])))
-    batches = [there[first : first + _BATCH] for first in range(0, len(there), _BATCH)]
-    moves = each(_moves, [([strokes[n] for n in batch], [glyphs[n] for n in batch]) for batch in batches])
+    placed.sort(key=lambda number: (len(strokes[number]), len(glyphs[number][0])))
+    batches = [placed[first : first + _BATCH] for first in range(0, len(placed), _BATCH)]
+    moves = mapped(_moves, [([strokes[n] for n in batch], [glyphs[n] for n in batch]) for batch in batches])
     return _in_order(strokes, batches, moves)
 
 
@@ -78,7 +88,7 @@ def _in_order(
 
 
 def _moves(strokes: Sequence[np.ndarray], glyphs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
-    """Do so for the characters of one batch, all of which have a glyph."""
+    """Return what `fit` does for the characters of one batch, all of which have a glyph."""
     batch = _batch(strokes, glyphs)
     laid = _laid(batch)
     good = (_distance(batch, laid) < _POOR)[:, None, None]
@@ -127,16 +137,16 @@ def _laid(batch: _Batch) -> Tensor:
     squares = target.square().sum(-1)
     laid = begin
     for width in np.geomspace(_FAR, _NEAR, _STEPS):
-        here = torch.cat([laid, _TURNED * _doubled(_steps(laid))], -1)
-        apart = here.square().sum(-1)[:, :, None] + squares[:, None] - 2 * here @ target.transpose(1, 2)
+        features = torch.cat([laid, _TURNED * _doubled(_steps(laid))], -1)
+        apart = features.square().sum(-1)[:, :, None] + squares[:, None] - 2 * features @ target.transpose(1, 2)
         belongs = torch.exp(apart * (-0.5 / width**2)) * batch.share[:, :, None]
         belongs = belongs * (batch.counts[:, None] / (belongs.sum(1, keepdim=True) + _STRAY * width))
         mass = belongs.sum(2, keepdim=True)
         # Stiff while it is not yet sure which line is whose.
         stiff = torch.diag(cost * (width / _NEAR) ** 2)
         weighted = (basis * mass).transpose(1, 2)
-        wanted = basis.transpose(1, 2) @ (belongs @ batch.glyph - mass * begin)
-        laid = begin + basis @ torch.cholesky_solve(wanted, torch.linalg.cholesky(weighted @ basis + stiff))
+        pull = basis.transpose(1, 2) @ (belongs @ batch.glyph - mass * begin)
+        laid = begin + basis @ torch.cholesky_solve(pull, torch.linalg.cholesky(weighted @ basis + stiff))
     return laid
 
 
@@ -148,9 +158,9 @@ def _sized(batch: _Batch) -> Tensor:
         return middle, ((points - middle).square() * share[:, :, None]).sum(1, keepdim=True).sqrt()
 
     middle, size = spread(batch.strokes, batch.share)
-    other, wanted = spread(batch.glyph, batch.counts)
-    scale = (wanted / size.clamp(min=0.02)).clamp(_SMALLER, _LARGER)
-    return other + (batch.strokes - middle) * scale
+    target_middle, target_size = spread(batch.glyph, batch.counts)
+    scale = (target_size / size.clamp(min=0.02)).clamp(_SMALLER, _LARGER)
+    return target_middle + (batch.strokes - middle) * scale
 
 
 def _basis(points: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,16 +171,16 @@ def _basis(points: Tensor) -> tuple[Tensor, Tensor]:
     grid = torch.cartesian_prod(knots, knots)
     bumps = torch.exp((points[:, :, None] - grid).square().sum(-1) * (-0.5 / _BUMP**2))
     along = torch.linspace(-1, 1, POINTS, dtype=points.dtype).repeat(strokes)[:, None]
-    of = torch.eye(strokes, dtype=points.dtype).repeat_interleave(POINTS, 0)
-    own = torch.cat([of, of * along], 1).expand(count, -1, -1)
+    member = torch.eye(strokes, dtype=points.dtype).repeat_interleave(POINTS, 0)
+    single = torch.cat([member, member * along], 1).expand(count, -1, -1)
     whole = torch.cat([torch.ones_like(points[..., :1]), points - 0.5], -1)
     cost = torch.tensor([2e-6] * 3 + [_STIFF] * _GRID**2 + [_OWN] * (2 * strokes), dtype=points.dtype)
-    return torch.cat([whole, bumps, own], -1), cost
+    return torch.cat([whole, bumps, single], -1), cost
 
 
 def _steps(points: Tensor) -> Tensor:
     """Return the way of each stroke at each of its points: float64[B, S * POINTS, 2]."""
-    strokes = points.unflatten(1, (-1, POINTS))
+    strokes = points.view(len(points), -1, POINTS, 2)
     after = torch.cat([strokes[:, :, 1:], strokes[:, :, -1:]], 2)
     before = torch.cat([strokes[:, :, :1], strokes[:, :, :-1]], 2)
     return (after - before).flatten(1, 2)
@@ -184,47 +194,36 @@ def _distance(batch: _Batch, laid: Tensor) -> Tensor:
     return torch.maximum((to_glyph * batch.share).sum(1), (to_strokes * batch.counts).sum(1))
 
 
-# The proportions of other hands: by how much the lines of the copybook move to stand as in a font's glyphs.
-#
-# Between the fonts and the copybook. The strokes of the printed hand are laid onto each glyph (`fitting.py`), and the
-# lines of running forms go with the strokes around them. So a drawn hand can take its proportions from fonts, and from
-# between two of them, and still write every form that the rules know. Nothing finer than 1/1024 of the box is kept:
-# what other processors round otherwise does not show.
-#
-_REACH = 0.05  # sides of the box within which a line of a running form goes with a stroke
-_FINE = 1024
-_TASK = 128  # characters
-_AT = np.linspace(0, CUTS - 1, POINTS)
-_BACK = np.linspace(0, POINTS - 1, CUTS)
+def fits(printed: Sequence[Sequence[Stroke]], forms: Forms, mapped: Map) -> list[Iterator[np.ndarray]]:
+    """Start to lay the strokes of each character onto the glyphs of each font; `proportions` takes the result.
 
-
-def fits(own: Sequence[Sequence[Stroke]], forms: Forms, each: Each) -> list[Iterator[np.ndarray]]:
-    """Begin to lay the strokes of each character onto the glyphs of each font; `proportions` takes what comes of it."""
-    strokes = [_sampled(each) for each in own]
+    mapped: does the work, which has started when this returns.
+    """
+    strokes = [_sampled(each) for each in printed]
     points, line, rows = forms.points.cpu().double().numpy(), forms.line.cpu().numpy(), forms.host_rows.numpy()
     bounds = np.append(0, np.cumsum(rows)).tolist()
     glyphs = [(points[begin:end], line[begin:end]) for begin, end in itertools.pairwise(bounds)]
-    return [fit(strokes, glyphs[first : first + len(own)], each) for first in range(0, len(glyphs), len(own))]
+    return [fit(strokes, glyphs[first : first + len(printed)], mapped) for first in range(0, len(glyphs), len(printed))]
 
 
 def proportions(
-    own: Sequence[Sequence[Stroke]],
+    printed: Sequence[Sequence[Stroke]],
     written: Sequence[Sequence[Stroke]],
     fonts: Sequence[Iterator[np.ndarray]],
-    each: Each,
+    mapped: Map,
 ) -> Iterator[np.ndarray]:
     """Return font by font how far the points of lines move: float32[Q, CUTS, 2].
 
-    own: the strokes of each character. written: these and the lines of their running forms, Q in all.
-    fonts: how `own` fit to each font. each: what does the work, begun when this returns.
+    printed: the strokes of each character. written: these and the lines of their running forms, Q in all.
+    fonts: what `fits` returned. mapped: does the work, which has started when this returns.
     Zeros where the font lacks a character, or has another.
     """
     characters = [
         (_sampled(strokes), _sampled(lines), _places(lines), np.stack(moves).reshape(len(fonts), -1, 2))
-        for strokes, lines, *moves in zip(own, written, *fonts, strict=True)
+        for strokes, lines, *moves in zip(printed, written, *fonts, strict=True)
     ]
     return _fine(
-        each(_moved, [(characters[first : first + _TASK],) for first in range(0, len(characters), _TASK)]), len(fonts)
+        mapped(_moved, [(characters[first : first + _TASK],) for first in range(0, len(characters), _TASK)]), len(fonts)
     )
 
 
@@ -267,4 +266,5 @@ def _followed(strokes: np.ndarray, lines: np.ndarray, places: np.ndarray) -> np.
             rows = slice(number * POINTS, (number + 1) * POINTS)
             share[rows] = 0
             share[rows, place * POINTS : (place + 1) * POINTS] = np.eye(POINTS)
-    return share / share.sum(1, keepdims=True)
+    normed: np.ndarray = share / share.sum(1, keepdims=True)
+    return normed

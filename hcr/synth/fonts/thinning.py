@@ -1,6 +1,6 @@
 """From the shapes of characters to their centre lines: thinned, traced, freed of what brushes leave.
 
-Between a font and the hand (`glyphs.py`, `retrace.py`). What a brush draws as an area a pen writes as a line: the
+Between a font and the writer (`glyphs.py`, `retrace.py`). What a brush draws as an area a pen writes as a line: the
 shapes are thinned to lines of one pixel, these are followed from fork to fork, and forks that come only from a brush's
 corners and crossings are taken away. All glyphs of a batch at once in numpy: about 1,000 a second, which spares a
 library of image processing. The price is that a crossing is four lines that meet, not two strokes.
@@ -80,31 +80,31 @@ def _thinned(shapes: np.ndarray) -> np.ndarray:
     changed = True
     while changed:
         changed = False
-        for goes in (first, second):
+        for erased in (first, second):
             code = np.zeros(len(at), np.uint8)
             for bit, offset in enumerate(around):
                 code |= flat[at + offset] << bit
-            gone = goes[code]
-            if gone.any():
+            removed = erased[code]
+            if removed.any():
                 changed = True
-                flat[at[gone]] = 0
-                at = at[~gone]
+                flat[at[removed]] = 0
+                at = at[~removed]
     return flat
 
 
 def _neighbours(at: np.ndarray, number: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Return each pair of neighbouring pixels both ways, sorted; corners count where no side joins the two anyway."""
     right, down, left = number[at + 1], number[at + side], number[at - 1]
-    here = np.arange(len(at))
+    pixel = np.arange(len(at))
     pairs = []
-    for there, meant in (
+    for neighbour, joined in (
         (right, right >= 0),
         (down, down >= 0),
         (number[at + side + 1], (right < 0) & (down < 0)),
         (number[at + side - 1], (left < 0) & (down < 0)),
     ):
-        meant = meant & (there >= 0)
-        pairs.append(np.stack([here[meant], there[meant]]))
+        joined = joined & (neighbour >= 0)
+        pairs.append(np.stack([pixel[joined], neighbour[joined]]))
     pair = np.concatenate(pairs, 1)
     both = np.concatenate([pair, pair[::-1]], 1)
     source, target = both[:, np.lexsort(both[::-1])]
@@ -124,7 +124,8 @@ def _radii(shapes: np.ndarray, at: np.ndarray) -> np.ndarray:
         inside = (row + step >= 0) & (row + step < side)
         across = aside[np.where(inside, at + step * side, at)].astype(np.int64)
         nearest = np.where(inside, np.minimum(nearest, across * across + step * step), nearest)
-    return np.sqrt(nearest) - 0.5
+    radius: np.ndarray = np.sqrt(nearest) - 0.5
+    return radius
 
 
 def _chains(source: np.ndarray, target: np.ndarray, degree: np.ndarray, glyph: np.ndarray) -> _Chains:
@@ -159,23 +160,23 @@ def _chains(source: np.ndarray, target: np.ndarray, degree: np.ndarray, glyph: n
     # Each was found from both of its ends.
     last = np.maximum(end - 1, begin)
     second, before = pixel[np.minimum(begin + 1, last)], pixel[np.maximum(end - 2, begin)]
-    there, back = pixel[begin] * len(degree) + second, pixel[last] * len(degree) + before
-    kept = there <= back
-    mine = np.repeat(kept, end - begin)
+    forward, backward = pixel[begin] * len(degree) + second, pixel[last] * len(degree) + before
+    kept = forward <= backward
+    kept_pixels = np.repeat(kept, end - begin)
     sizes = (end - begin)[kept]
-    return _Chains(pixel[mine], np.cumsum(sizes) - sizes, np.cumsum(sizes))
+    return _Chains(pixel[kept_pixels], np.cumsum(sizes) - sizes, np.cumsum(sizes))
 
 
 def _walks(start: np.ndarray, second: np.ndarray, both: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Walk from each `start` over `second` to the next stop: all pixels passed, and whose walk each is of, in turns."""
     walk = np.arange(len(start))
     pixels, owners = [start], [walk]
-    before, here = start, second
+    before, pixel = start, second
     while len(walk):
-        pixels.append(here)
+        pixels.append(pixel)
         owners.append(walk)
-        goes = ~stops[here]
-        before, here, walk = here[goes], (both[here] - before)[goes], walk[goes]
+        inner = ~stops[pixel]
+        before, pixel, walk = pixel[inner], (both[pixel] - before)[inner], walk[inner]
     return np.concatenate(pixels), np.concatenate(owners)
 
 
@@ -217,8 +218,8 @@ def _cleaned(chains: _Chains, place: np.ndarray, radius: np.ndarray, glyph: np.n
     points = _even(points, first | last)
     unsure = np.zeros(len(points), bool)
     for side, away in ((0, within), (1, until)):
-        of = ends[line, side]
-        unsure |= (lines[of] >= 2) & (away < _UNSURE * wide[of])
+        fork_of = ends[line, side]
+        unsure |= (lines[fork_of] >= 2) & (away < _UNSURE * wide[fork_of])
     used = ~unsure | first | last
     points, broad, line = points[used], broad[used], line[used]
     return _spaced(points, broad, line, glyph[ends[:, 0]], lines[ends] == 1)
@@ -231,7 +232,7 @@ def _spurs(ends: np.ndarray, steps: np.ndarray, radius: np.ndarray) -> np.ndarra
     one = free[:, 0] ^ free[:, 1]
     fork = np.where(free[:, 0], ends[:, 1], ends[:, 0])
     tip = np.where(free[:, 0], ends[:, 0], ends[:, 1])
-    spur = one & (lines[fork] >= 3) & (steps + radius[tip] < _SPUR * radius[fork])
+    spur: np.ndarray = one & (lines[fork] >= 3) & (steps + radius[tip] < _SPUR * radius[fork])
     others = lines - np.bincount(fork[spur], minlength=len(radius))
     rows = np.flatnonzero(spur & (others[fork] == 0))
     order = rows[np.lexsort([-steps[rows], fork[rows]])]
@@ -261,18 +262,18 @@ def _spaced(points: np.ndarray, radius: np.ndarray, line: np.ndarray, glyph: np.
     # A dot is a short line.
     single = sizes == 1
     free = free | single[:, None]
-    for tip, way in ((begin, 1), (end, -1)):
-        inner = np.clip(tip + way * 4, begin, end)
+    for tip, direction in ((begin, 1), (end, -1)):
+        inner = np.clip(tip + direction * 4, begin, end)
         aside = points[tip] - points[inner]
         long = np.hypot(*aside.T)
         short = long < 0.5
-        sign = -way
+        sign = -direction
         aside = np.where(short[:, None], sign * np.array([0.6, 0.8]), aside / np.maximum(long, 0.5)[:, None])
-        where = free[:, 0 if way == 1 else 1]
+        where = free[:, 0 if direction == 1 else 1]
         tips = tip[where]
         shift = np.zeros_like(points)
         shift[tips] = (_TIP * radius[tips])[:, None] * aside[where]
-        if way == 1:
+        if direction == 1:
             opening = shift
         else:
             closing = shift
@@ -281,16 +282,16 @@ def _spaced(points: np.ndarray, radius: np.ndarray, line: np.ndarray, glyph: np.
     step[begin] = 1.0
     along = np.cumsum(np.maximum(1, np.round(step * _FINE)).astype(np.int64))
     number = np.maximum(1, np.round((along[end] - along[begin]) / (_STEP * _FINE))).astype(int) + 1
-    of = np.repeat(np.arange(count), number)
-    within = np.arange(len(of)) - np.repeat(np.cumsum(number) - number, number)
-    share = within / (number - 1)[of]
-    wanted = along[begin][of] + np.round(share * (along[end] - along[begin])[of]).astype(np.int64)
+    line_of = np.repeat(np.arange(count), number)
+    within = np.arange(len(line_of)) - np.repeat(np.cumsum(number) - number, number)
+    share = within / (number - 1)[line_of]
+    target = along[begin][line_of] + np.round(share * (along[end] - along[begin])[line_of]).astype(np.int64)
     first, last = share == 0, share == 1
-    spaced = np.stack([np.interp(wanted, along, points[:, axis]) for axis in (0, 1)], 1)
+    spaced = np.stack([np.interp(target, along, points[:, axis]) for axis in (0, 1)], 1)
     spaced[first] = (points + opening)[begin]
     spaced[last] = (points + closing)[end]
-    broad = np.interp(wanted, along, radius)
-    is_open = (first & free[of, 0]) | (last & free[of, 1])
-    order = np.argsort(glyph[of], kind="stable")
-    new = np.cumsum(np.diff(of[order], prepend=-1) != 0) - 1
-    return Lines(spaced[order], broad[order], new, glyph[of][order], is_open[order])
+    broad = np.interp(target, along, radius)
+    is_open = (first & free[line_of, 0]) | (last & free[line_of, 1])
+    order = np.argsort(glyph[line_of], kind="stable")
+    new = np.cumsum(np.diff(line_of[order], prepend=-1) != 0) - 1
+    return Lines(spaced[order], broad[order], new, glyph[line_of][order], is_open[order])

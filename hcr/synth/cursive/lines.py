@@ -1,6 +1,6 @@
 """What the rules of running script are made of: lines with the knots of other strokes.
 
-Below all the rules; what a rule is stands in `components`.
+Below all the rules; what a rule is stands in `rules.py`.
 """
 
 from __future__ import annotations
@@ -28,17 +28,22 @@ Rule = Callable[[Sequence[Stroke], int], Found | None]
 
 
 def between(one: Point, two: Point, share: float = 0.5) -> Point:
-    return one + (two - one) * share
+    """Return the point at `share` of the way from one to another."""
+    point: Point = one + (two - one) * share
+    return point
 
 
 def moved(point: Point, x: float, y: float) -> Point:
-    return point + np.array([x, y])
+    """Return a point further right and down, in sides of the box."""
+    shifted: Point = point + np.array([x, y])
+    return shifted
 
 
 def knots(stroke: Stroke) -> Line:
+    """Return the knots of a stroke."""
     return list(stroke.line)
 
 
 def body(stroke: Stroke) -> Line:
-    """The knots of a stroke without its hook."""
+    """Return the knots of a stroke without its hook."""
     return list(stroke.line[: stroke.corners[-2] + 1]) if stroke.hooked else list(stroke.line)
