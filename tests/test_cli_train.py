@@ -196,7 +196,7 @@ def test_a_new_run_has_no_name_of_released_weights(here: Path) -> None:
     ok(hcr_train("--run", "level1", "--resume", *SHORT))
 
 
-@pytest.mark.parametrize("name", ["../../x", "a/b", "..", "/tmp/x"])
+@pytest.mark.parametrize("name", ["../../x", "a/b", "..", "/abs/x"])
 def test_a_run_outside_of_artifacts_is_refused(here: Path, name: str) -> None:
     line = refused(hcr_train("--run", name, *SHORT), 2)
     assert line == f"error: run {name!r}: expected one plain name, which is a folder in artifacts"
