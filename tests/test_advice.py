@@ -73,7 +73,8 @@ FLAGS = {
 FLAGS_ELSEWHERE = (
     "use a smaller --arch", "number with --charset", "choose another --out", "choose another --charset",
     "use --cache none", "--shm-size", "use fewer --workers", "--max-restarts", "use --device cuda, or --dry-run",
-    "or give --draw", "names what --draw draws", "says how --draw draws", "torch synchronises batch norm", "name that one with --data",
+    "or give --draw", "names what --draw draws", "says how --draw draws", "torch synchronises batch norm",
+    "name that one with --data",
     "is the network for a CPU", "--resume continues", "with --resume", "with a lower --lr", "requested by --charset",
     "now --size", "name another --out, or remove it", "computes the same steps in smaller parts",
     "fastest: --batch-size",
