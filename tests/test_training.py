@@ -39,7 +39,7 @@ def test_a_run_leaves_what_is_promised(whole: Path, small_pack: Path) -> None:
     content = read_checkpoint(whole / "checkpoints/best.pt")
     best = max(rows, key=lambda row: (row["val_top1"], -row["epoch"]))
     assert content["best"] == best and content["step"] == best["step"]
-    assert content["config"] == {**TrainConfig(**GIVEN, size=32).__dict__}
+    assert content["config"] == {**TrainConfig(**GIVEN, size=32).__dict__, "pages": 0.0}
     record = json.loads((whole / "run.json").read_text())
     assert record["pack"]["path"] == str(small_pack) and set(record["pack"]["digests"]) == {"train", "val"}
     assert record["config"]["seed"] == 5 and record["versions"]["torch"] and record["charset"]["count"] == 12
