@@ -81,18 +81,17 @@ def test_so_much_of_the_networks_dropout_is_used(small_pack: Path, tmp_path: Pat
     assert shares == pytest.approx([0.05 * share, 0.1 * share, 0.15 * share, 0.5 * share])
 
 
+def estimate_after(seconds: float, pack: Path, run: Path) -> str:
+    """The time left that a run of two epochs tells, whose first step takes `seconds` longer."""
+    watcher = Watcher(1, lambda: time.sleep(seconds))
+    train(TrainConfig(**GIVEN | {"epochs": 2}), pack, run, Execution("cpu", workers=0), watcher, resume=False)
+    (note,) = (note for note in watcher.notes if "steps left" in note)
+    return note
+
+
 def test_the_first_step_does_not_count_for_the_time_left(small_pack: Path, tmp_path: Path) -> None:
     # With --compile it takes a minute.
-    watcher = Watcher(1, lambda: time.sleep(3))
-    train(
-        TrainConfig(**GIVEN | {"epochs": 2}),
-        small_pack,
-        tmp_path / "run",
-        Execution("cpu", workers=0),
-        watcher,
-        resume=False,
-    )
-    (note,) = (note for note in watcher.notes if "steps left" in note)
+    note = estimate_after(3.0, small_pack, tmp_path / "run")
     found = re.search(r"for the (\d+) steps left of 2 epochs, at ([\d,]+) pictures a second", note)
     assert found, note
     assert float(found[2].replace(",", "")) > int(found[1]) * GIVEN["batch_size"] / 3
@@ -102,16 +101,7 @@ def test_slow_steps_do_not_hold_back_the_time_left(
     small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer, "LATEST_SECONDS", 1.0)
-    watcher = Watcher(1, lambda: time.sleep(1.5))
-    train(
-        TrainConfig(**GIVEN | {"epochs": 2}),
-        small_pack,
-        tmp_path / "run",
-        Execution("cpu", workers=0),
-        watcher,
-        resume=False,
-    )
-    (note,) = (note for note in watcher.notes if "steps left" in note)
+    note = estimate_after(1.5, small_pack, tmp_path / "run")
     # Of 8 steps one is taken, and by it the others are judged: 20 pictures in 1.5 seconds and a little.
     found = re.search(r"for the 7 steps left of 2 epochs, at ([\d,]+) pictures a second", note)
     assert found and 1 <= int(found[1]) <= 13, note
